@@ -1,0 +1,54 @@
+# Every command that a person or CI needs. Nothing outside .venv is installed or changed.
+PYTHON ?= python3
+VENV := .venv
+BIN := $(VENV)/bin
+PIP := $(BIN)/python -m pip --disable-pip-version-check install --quiet
+
+.PHONY: demo test test-all lint bench lock proto docs clean
+.DEFAULT_GOAL := help
+
+help:  ## list the commands
+	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 14
+
+$(VENV)/serve: requirements.lock pyproject.toml
+	@echo "Installing Nearkin into $(VENV) ..."
+	@test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
+	@$(PIP) --require-hashes -r requirements.lock
+	@$(PIP) --no-deps --no-build-isolation -e .
+	@touch $@
+
+$(VENV)/dev: requirements-dev.lock pyproject.toml
+	@echo "Installing Nearkin and its development tools into $(VENV) ..."
+	@test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
+	@$(PIP) --require-hashes -r requirements-dev.lock
+	@$(PIP) --no-deps --no-build-isolation -e .
+	@touch $@ $(VENV)/serve
+
+demo: $(VENV)/serve  ## stream a real catalogue through the embedded stack and find what was just published
+	@$(BIN)/nearkin demo $(DEMO_FLAGS)
+
+test: $(VENV)/dev  ## the everyday tests, under five minutes
+	$(BIN)/pytest -n 2 -m "not slow"
+
+test-all: $(VENV)/dev  ## every test, the slow ones too
+	$(BIN)/pytest -n 2
+
+lint: $(VENV)/dev  ## style, types, layers
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+	$(BIN)/lint-imports
+
+bench: $(VENV)/dev  ## measure everything; JSON beside readable tables, in benchmarks/results
+	$(BIN)/python -m benchmarks
+
+proto: $(VENV)/dev  ## generate the gRPC code from schemas/
+	$(BIN)/python -m grpc_tools.protoc -I schemas --python_out=services --pyi_out=services --grpc_python_out=services \
+		schemas/nearkin/contracts/v1/lookup.proto
+
+lock:  ## resolve the lock files anew (needs uv)
+	uv pip compile --quiet --universal --python-version 3.11 --generate-hashes --no-header --extra embedded pyproject.toml -o requirements.lock
+	uv pip compile --quiet --universal --python-version 3.11 --generate-hashes --no-header --extra dev pyproject.toml -c requirements.lock -o requirements-dev.lock
+
+clean:  ## remove what the commands made
+	rm -rf $(VENV) .mypy_cache .ruff_cache .pytest_cache .hypothesis build dist

@@ -1,0 +1,1 @@
+"""Nearkin: a streaming nearline recommender of similar items."""

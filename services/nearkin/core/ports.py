@@ -1,0 +1,149 @@
+"""The interfaces between what Nearkin does and the engines it does it with; one file per engine implements them."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from enum import Enum
+from typing import Protocol
+
+import numpy as np
+from numpy.typing import NDArray
+
+from nearkin.core.errors import NothingToEncode
+from nearkin.core.filters import ItemFilter
+from nearkin.core.item import Content, ItemState, Versions
+from nearkin.core.similarity import Hit, SparseVector, VectorName, Vectors
+
+
+class ContentEncoder(Protocol):
+    """Turns contents into vectors of one space. Blocking and thread-safe: callers run it in a thread."""
+
+    @property
+    def bundle(self) -> str:
+        """The id of the encoder bundle: vectors of two bundles are never compared."""
+
+    @property
+    def dimensions(self) -> int:
+        """The length of a dense vector."""
+
+    def fingerprint(self, content: Content) -> str:
+        """A hash of exactly what `encode` would read of a content: equal fingerprints need no second encoding."""
+
+    def encode(self, contents: Sequence[Content]) -> list[Vectors | NothingToEncode]:
+        """Encode each content, in order; one that holds nothing to encode gets its error in its place."""
+
+
+class Stored(Enum):
+    """Says that a write leaves the vectors in the index as they are."""
+
+    VECTORS = "vectors"
+
+
+@dataclass(frozen=True, slots=True)
+class IndexedItem:
+    """What the index holds of one item: its whole state, and what it was encoded from.
+
+    Attributes:
+        state: the resolved state; the index itself is the resolved catalogue.
+        fingerprint: of the content that the stored vectors were encoded from; empty where there are no vectors.
+        indexed_at: milliseconds since the epoch of the write.
+    """
+
+    state: ItemState
+    fingerprint: str = ""
+    indexed_at: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class ItemWrite:
+    """One compare-and-set of an item: applied only where the index still holds the versions that were read.
+
+    Attributes:
+        item: the new state.
+        expected: the versions that were read; None where the index did not hold the item.
+        vectors: the new vectors, `Stored.VECTORS` to change the payload alone, None for a point without vectors
+            (a tombstone, or an offer whose item is not known yet).
+    """
+
+    item: IndexedItem
+    expected: Versions | None
+    vectors: Vectors | Stored | None
+
+
+@dataclass(frozen=True, slots=True)
+class Search:
+    """One nearest-neighbour search over visible items, the query's own item excluded.
+
+    Attributes:
+        using: the named vector to search.
+        query: an item's id (its stored vector is the query), a dense (dimensions,) vector or a sparse one,
+            as `using` needs.
+        limit: how many hits at most, from 1.
+        filter: conditions inside the search.
+        exact: scan every point instead of the approximate graph.
+    """
+
+    using: VectorName
+    query: str | NDArray[np.float32] | SparseVector
+    limit: int
+    filter: ItemFilter = field(default_factory=ItemFilter)
+    exact: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class IndexCounts:
+    """How many points a collection holds: `points` with vectors, `tombstones` and pending offers without."""
+
+    points: int
+    tombstones: int
+
+
+class ItemCollection(Protocol):
+    """The items of one bundle in the index. Every call raises `Unavailable` when the engine does not answer."""
+
+    @property
+    def name(self) -> str:
+        """The collection's own name, never the alias."""
+
+    @property
+    def bundle(self) -> str:
+        """The id of the bundle whose vectors it holds."""
+
+    async def read(self, ids: Sequence[str]) -> dict[str, IndexedItem]:
+        """What is held of these ids; ids that are not held are left out."""
+
+    async def write(self, writes: Sequence[ItemWrite]) -> frozenset[str]:
+        """Apply compare-and-set writes of distinct items; on return what was applied is visible to a search.
+
+        Returns:
+            The ids that were not applied because somebody else changed the item first: read, merge, write again.
+        """
+
+    async def search(self, searches: Sequence[Search]) -> list[list[Hit]]:
+        """Run searches in one round trip: for each, the hits from best to worst.
+
+        A search by the id of an item that is not held, or has no vectors, gives no hits.
+        """
+
+    async def count(self) -> IndexCounts:
+        """How many points are held."""
+
+
+class ItemIndex(Protocol):
+    """The index as a whole: collections by bundle, and the alias that says which one serves."""
+
+    async def prepare(self, bundle: str, dimensions: int) -> ItemCollection:
+        """The collection of a bundle, made if missing, with the alias set if nothing serves yet.
+
+        Raises:
+            Misconfigured: a collection of that name exists with other dimensions, distance or payload indexes.
+        """
+
+    async def serving(self) -> ItemCollection:
+        """The collection that the alias names now.
+
+        Raises:
+            Unavailable: nothing serves yet, or the engine does not answer.
+        """
+
+    async def close(self) -> None:
+        """Release connections."""

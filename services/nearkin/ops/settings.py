@@ -1,0 +1,100 @@
+"""Every setting of every process, in one place: `NEARKIN_<NAME>` in the environment, or a file of that name.
+
+A file `nearkin_<name>` in the folder that `NEARKIN_SECRETS_DIR` names sets what the environment does not; credentials
+belong there.
+Values are checked when the process starts, and a wrong one is refused with its name and what would be right.
+"""
+
+import os
+from pathlib import Path
+from typing import Literal
+
+from pydantic import Field, SecretStr, ValidationError
+from pydantic_settings import BaseSettings, SettingsConfigDict
+
+from nearkin.core.errors import Misconfigured
+
+
+class Settings(BaseSettings):
+    """What can be set; each field's description is its documentation."""
+
+    model_config = SettingsConfigDict(env_prefix="NEARKIN_", frozen=True, extra="ignore")
+
+    kafka_bootstrap: str = Field("127.0.0.1:9092", description="Kafka brokers, host:port separated by commas.")
+    kafka_replication: int = Field(1, ge=1, le=9, description="Replication factor of topics that are created.")
+    items_partitions: int = Field(4, ge=1, le=1024, description="Partitions of each item topic that is created.")
+
+    qdrant_url: str = Field("http://127.0.0.1:6334", description="The index's gRPC address, http:// or https://.")
+    qdrant_api_key: SecretStr | None = Field(None, description="API key of the index.")
+    index_alias: str = Field(
+        "nearkin-items", pattern=r"^[A-Za-z0-9_-]{1,64}$", description="Alias that names the serving collection."
+    )
+    index_timeout_s: float = Field(
+        5.0, gt=0, le=300, description="How long one call to the index may take, in seconds."
+    )
+
+    redis_url: str = Field("redis://127.0.0.1:6379/0", description="Redis with the feedback counters.")
+
+    bundle_path: Path | None = Field(
+        None, description="Folder of the encoder bundle; the default bundle where it is not set."
+    )
+    encode_threads: int = Field(2, ge=1, le=64, description="Encoder calls that run at a time, each on one core.")
+
+    indexer_lane: Literal["live", "bulk"] = Field(
+        "live", description="Which topic an indexer serves: items.v1 or items-bulk.v1."
+    )
+    indexer_batch: int = Field(64, ge=1, le=4096, description="Most events an indexer applies at once.")
+    indexer_within_ms: int = Field(
+        5, ge=1, le=5000, description="How long a lone event waits for company, in milliseconds."
+    )
+    retry_initial_ms: int = Field(100, ge=1, description="First pause after a temporary failure, in milliseconds.")
+    retry_max_ms: int = Field(10_000, ge=1, description="Longest pause between tries, in milliseconds.")
+    stall_timeout_s: float = Field(
+        60.0, gt=0, description="A worker with work waiting and no progress for so long exits, in seconds."
+    )
+
+    lookup_listen: str = Field(
+        "127.0.0.1:7700", description="host:port of the look-up service; port 0 takes a free one."
+    )
+    lookup_max_message_bytes: int = Field(
+        1_048_576, ge=1024, description="Largest request that a look-up server takes, in bytes."
+    )
+    lookup_grace_s: float = Field(
+        5.0, ge=0, description="How long a stopping look-up server finishes what runs, in seconds."
+    )
+
+    metrics_listen: str = Field(
+        "127.0.0.1:0", description="host:port of /metrics, /live and /ready; port 0 takes a free one."
+    )
+    log_format: Literal["auto", "text", "json"] = Field(
+        "auto", description="Log lines for a person or a machine; auto looks at the terminal."
+    )
+    log_level: Literal["DEBUG", "INFO", "WARNING", "ERROR"] = Field(
+        "INFO", description="The least level that is logged."
+    )
+
+    data: Path | None = Field(None, description="Folder of evaluation data sets that the project does not ship.")
+
+
+def load_settings(**overrides: object) -> Settings:
+    """Read and check the settings.
+
+    Args:
+        overrides: values that stand above the environment, by field name.
+
+    Raises:
+        Misconfigured: a value is wrong; names the setting and what would be right, never a secret's value.
+    """
+    secrets = os.environ.get("NEARKIN_SECRETS_DIR")
+    try:
+        return Settings(_secrets_dir=secrets, **overrides)  # type: ignore[call-arg, arg-type]  # a keyword of pydantic-settings
+    except ValidationError as error:
+        first = error.errors(include_url=False)[0]
+        name = str(first["loc"][0])
+        shown = "" if "key" in name or "password" in name else f" (it is {first['input']!r})"
+        raise Misconfigured(
+            f"{first['msg']}{shown}",
+            field=f"NEARKIN_{name.upper()}",
+            remedy=Settings.model_fields[name].description or "correct it",
+            reason="setting",
+        ) from error
