@@ -4,7 +4,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 PIP := $(BIN)/python -m pip --disable-pip-version-check install --quiet
 
-.PHONY: demo test test-all lint bench lock proto docs clean
+.PHONY: help demo test test-slow test-all lint bench lock proto docs clean
 .DEFAULT_GOAL := help
 
 help:  ## list the commands
@@ -30,8 +30,10 @@ demo: $(VENV)/serve  ## stream a real catalogue through the embedded stack and f
 test: $(VENV)/dev  ## the everyday tests, under five minutes
 	$(BIN)/pytest -n 2 -m "not slow"
 
-test-all: $(VENV)/dev  ## every test, the slow ones too
-	$(BIN)/pytest -n 2
+test-slow: $(VENV)/dev  ## the slow tests alone
+	$(BIN)/pytest -n 2 -m slow
+
+test-all: test test-slow  ## every test, the slow ones too
 
 lint: $(VENV)/dev  ## style, types, layers
 	$(BIN)/ruff check .
