@@ -8,7 +8,9 @@ NearkinError
 │   ├── UnknownItem         a look-up names an item that is not in the index: NOT_FOUND
 │   └── Misconfigured       a setting, file, topic or collection is not as it must be: exit with the remedy
 └── TemporaryError          trying again later may succeed: retried in place
-    └── Unavailable         an engine cannot be reached or does not answer in time
+    ├── Unavailable         an engine cannot be reached or does not answer in time: UNAVAILABLE
+    ├── DeadlineExceeded    a look-up's deadline passed before its answer was ready: DEADLINE_EXCEEDED
+    └── Overloaded          a look-up server has as much work as it takes: RESOURCE_EXHAUSTED
 """
 
 
@@ -66,3 +68,11 @@ class Unavailable(TemporaryError):
     def __init__(self, engine: str, detail: str) -> None:
         self.engine, self.detail = engine, detail
         super().__init__(f"the {engine} is unavailable: {detail}")
+
+
+class DeadlineExceeded(TemporaryError):
+    """A look-up's deadline passed before its answer was ready."""
+
+
+class Overloaded(TemporaryError):
+    """A look-up server has as much work as it takes at once."""
