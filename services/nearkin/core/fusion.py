@@ -1,17 +1,23 @@
-"""Two searches rank the same items by scores that cannot be compared; fusion makes one ranking of them by rank alone."""
+"""Two rankings of the same items become one: the dense one knows meaning, the lexical one knows exact words.
+
+Each list's scores are divided by its best, so that neither the engine's scale nor the anchor's length matters, and
+summed with fixed weights (convex combination: Bruch, Gai, Ingber 2023, "An analysis of fusion functions for hybrid
+retrieval", doi:10.1145/3596512). An item that one list lacks scores there as that list's last. Chosen by measurement:
+docs/decisions/0004-fusion.md.
+"""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
 
 from nearkin.core.similarity import Hit, VectorName
 
-#: Reciprocal rank fusion's constant: how much a first place outweighs a tenth.
-RANK_OFFSET = 60
+#: What the lexical list weighs beside the dense one.
+LEXICAL_WEIGHT = 0.5
 
 
 @dataclass(frozen=True, slots=True)
 class Source:
-    """Where a neighbour came from: a search, the score that it gave and the rank, from 1."""
+    """What one list said of an item: the name of its vector, its score there, and its rank, from 1."""
 
     name: VectorName
     score: float
@@ -20,7 +26,7 @@ class Source:
 
 @dataclass(frozen=True, slots=True)
 class Fused:
-    """A neighbour with the score of the fused ranking and the sources that named it."""
+    """One neighbour: its place comes from `score`, and `sources` says why."""
 
     id: str
     score: float
@@ -29,20 +35,27 @@ class Fused:
 
 
 def fuse(dense: Sequence[Hit], lexical: Sequence[Hit], k: int) -> list[Fused]:
-    """Join the hits of a dense and a lexical search, each from best to worst, into the k best.
+    """Fuse two lists of hits into the best `k`.
 
-    An item that a list holds twice counts once, at its better rank; ties are broken by id.
+    Args:
+        dense: hits of the dense search, best first; each item at most once.
+        lexical: hits of the lexical search, likewise.
+        k: how many to return at most.
+
+    Returns:
+        The neighbours, best first; equal scores in the order of their ids.
     """
-    sources: dict[str, list[Source]] = {}
-    titles: dict[str, str] = {}
-    for name, hits in ((VectorName.CONTENT, dense), (VectorName.LEXICAL, lexical)):
+    found: dict[str, tuple[str, list[Source]]] = {}
+    scores: dict[str, float] = {}
+    lists = ((VectorName.CONTENT, dense, 1 - LEXICAL_WEIGHT), (VectorName.LEXICAL, lexical, LEXICAL_WEIGHT))
+    for name, hits, _ in lists:
         for rank, hit in enumerate(hits, 1):
-            known = sources.setdefault(hit.id, [])
-            if all(source.name is not name for source in known):
-                known.append(Source(name, hit.score, rank))
-            titles.setdefault(hit.id, hit.title)
-    fused = [
-        Fused(item_id, sum(1 / (RANK_OFFSET + source.rank) for source in found), titles[item_id], tuple(found))
-        for item_id, found in sources.items()
-    ]
-    return sorted(fused, key=lambda one: (-one.score, one.id))[:k]
+            found.setdefault(hit.id, (hit.title, []))[1].append(Source(name, hit.score, rank))
+    for _, hits, weight in lists:
+        best, last = (hits[0].score, hits[-1].score) if hits else (1.0, 0.0)
+        scale = weight / best if best > 0 else 0.0
+        listed = {hit.id: hit.score for hit in hits}
+        for item_id in found:
+            scores[item_id] = scores.get(item_id, 0.0) + scale * listed.get(item_id, last)
+    order = sorted(found, key=lambda item_id: (-scores[item_id], item_id))
+    return [Fused(item_id, scores[item_id], found[item_id][0], tuple(found[item_id][1])) for item_id in order[:k]]
