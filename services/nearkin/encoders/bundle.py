@@ -1,8 +1,8 @@
-"""A bundle is a folder that says, in `manifest.json`, which files make up one vector space, and how to prove them whole.
+"""A bundle is a folder whose `manifest.json` says which files make up one vector space, and how to prove them whole.
 
-Every file is named with its size and SHA-256 and is verified before it is loaded: a truncated download or a swapped model must not
-put items into the wrong space. The bundle's id ends in a digest of the manifest, so two spaces never share an id. A file of
-the default bundle comes from an installed package, named in the manifest.
+Every file is named with its size and SHA-256 and is verified before it is loaded: a truncated download or a swapped
+model must not put items into the wrong space. The bundle's id ends in a digest of the manifest, so two spaces never
+share an id. A file may lie in an installed package instead of the folder, as the model of the default bundle does.
 """
 
 import hashlib
@@ -39,7 +39,6 @@ class TextSettings(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     tokenizer: str
     recipe: int
     max_tokens: int
-    batch_size: int
 
 
 class LexicalSettings(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
@@ -92,7 +91,6 @@ def load_encoder(path: Path | None, threads: int) -> ContentEncoder:
         files[manifest.text.model],
         files[manifest.text.tokenizer],
         max_tokens=manifest.text.max_tokens,
-        batch_size=manifest.text.batch_size,
         threads=threads,
     )
     if text.dimensions != manifest.dimensions:
@@ -114,14 +112,15 @@ def read_manifest(folder: Path) -> Manifest:
         raise _broken(path, f"cannot be read ({error.strerror})", _remedy(folder)) from error
     except msgspec.DecodeError as error:
         raise _broken(path, f"is not a manifest of format {FORMAT} ({error})", _remedy(folder)) from error
-    known = (FORMAT, content.RECIPE, lexical.SCHEME)
-    if (manifest.format, manifest.text.recipe, manifest.lexical.scheme) != known:
-        problem = "is of a format, text recipe or lexical scheme other than %d, %d and %d" % known
+    if (manifest.format, manifest.text.recipe, manifest.lexical.scheme) != (FORMAT, content.RECIPE, lexical.SCHEME):
+        problem = (
+            f"is not of format {FORMAT} with text recipe {content.RECIPE} and lexical scheme {lexical.SCHEME}, "
+            "the ones that this version of Nearkin knows"
+        )
         raise _broken(path, problem, "use a bundle made for this version of Nearkin")
     if manifest.id != manifest.expected_id():
-        raise _broken(
-            path, f"has the id {manifest.id!r}, its contents give {manifest.expected_id()!r}", _remedy(folder)
-        )
+        problem = f"was altered: its id is {manifest.id!r}, its contents give {manifest.expected_id()!r}"
+        raise _broken(path, problem, _remedy(folder))
     return manifest
 
 

@@ -1,6 +1,7 @@
 """An item's content as vectors: which of its fields are read, and by which encoder of the bundle.
 
-Both encoders read the same text. The fields stand in the order of how much they say, so that a cut at the end costs least.
+Both encoders read the same text. The fields stand in the order of how much they say, so that a cut at the end costs
+least.
 """
 
 import unicodedata
@@ -18,7 +19,7 @@ RECIPE = 1
 
 
 def compose_text(content: Content) -> str:
-    """What is read of a content, in order: title, maker, categories, tags, description, attributes; empty if nothing."""
+    """What is read of a content: title, maker, categories, tags, description, attributes; empty if that is nothing."""
     categories = dict.fromkeys(name for path in content.categories for name in path)
     parts = (
         content.title,

@@ -1,4 +1,4 @@
-"""A stand-in for a real encoder: vectors from hashed words alone, so tests need no model and always see the same numbers.
+"""A stand-in for a real encoder: vectors from hashed words alone, so tests need no model.
 
 Contents that share words are close, as with a real encoder; equal texts get equal vectors.
 """
@@ -30,14 +30,8 @@ class HashingEncoder:
         return [self._encode(text) if text else nothing_to_encode() for text in map(compose_text, contents)]
 
     def _encode(self, text: str) -> Vectors:
-        words = list(find_terms(text)) or [text]
-        directions = [
-            np.random.default_rng(
-                int.from_bytes(blake2b(word.encode("utf-8", "replace"), digest_size=8).digest(), "little")
-            )
-            .standard_normal(self.dimensions)
-            .astype(np.float32)
-            for word in words
-        ]
-        total = np.sum(directions, axis=0, dtype=np.float32)
-        return Vectors(total / np.linalg.norm(total), encode_lexical(text))
+        total = np.zeros(self.dimensions)
+        for word in list(find_terms(text)) or [text]:
+            seed = blake2b(word.encode("utf-8", "replace"), digest_size=8).digest()
+            total += np.random.default_rng(int.from_bytes(seed, "little")).standard_normal(self.dimensions)
+        return Vectors((total / np.linalg.norm(total)).astype(np.float32), encode_lexical(text))

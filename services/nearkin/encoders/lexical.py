@@ -1,8 +1,9 @@
 """Words become term weights that an index can match, whatever the script they are written in.
 
-A text is folded (NFKC, case, Latin accents), cut into words by Unicode's letters, marks and digits, and each term is named by a
-stable 32-bit hash, so that there is no vocabulary to train, ship or outgrow. Scripts that put no spaces between words
-become overlapping pairs of characters. The index multiplies by the inverse document frequency, which it alone knows.
+A text is folded (NFKC, case, Latin accents), cut into words by Unicode's letters, marks and digits, and each term is
+named by a stable 32-bit hash, so that there is no vocabulary to train, ship or outgrow. Scripts that put no spaces
+between words become overlapping pairs of characters. The index multiplies by the inverse document frequency, which it
+alone knows.
 """
 
 import math
@@ -10,6 +11,7 @@ import unicodedata
 from collections import Counter
 from collections.abc import Iterator
 from hashlib import blake2b
+from itertools import pairwise
 
 import numpy as np
 from tokenizers import Regex
@@ -47,7 +49,7 @@ def find_terms(text: str) -> Iterator[str]:
             characters = [character for character, _ in _CHARACTERS.pre_tokenize_str(word)]
             if len(characters) == 1:
                 yield word
-            for left, right in zip(characters, characters[1:], strict=False):
+            for left, right in pairwise(characters):
                 yield left + right
         else:
             yield word
@@ -59,7 +61,7 @@ def hash_term(term: str) -> int:
 
 
 def encode_lexical(text: str) -> SparseVector:
-    """Weigh the terms of a text: the logarithm damps repeats, and the vector has unit length, so long texts do not win."""
+    """Weigh the terms of a text: the logarithm damps repeats, and unit length keeps long texts from winning."""
     counts = Counter(hash_term(term) for term in find_terms(text))
     indices = np.array(sorted(counts), np.uint32)
     values = np.array([1 + math.log(counts[int(index)]) for index in indices], np.float32)

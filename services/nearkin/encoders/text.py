@@ -1,7 +1,7 @@
 """Text to a unit vector by a transformer in ONNX Runtime: mean of the token vectors, length one.
 
-Speed on a few cores comes from batches of texts of one length, so that nothing is padded, each run by one thread while other
-threads run others. Matrix products of one such batch are too small to be worth splitting over cores.
+Speed on a few cores comes from batches of texts of one length, so that nothing is padded, each run by one thread while
+other threads run others. Matrix products of one such batch are too small to be worth splitting over cores.
 """
 
 from collections import defaultdict
@@ -19,6 +19,9 @@ from nearkin.core.errors import Misconfigured
 #: Longer texts are cut before they are split into tokens: enough for every token that the model reads.
 MAX_CHARACTERS = 10_000
 
+#: The most texts in one run of the graph.
+BATCH_SIZE = 16
+
 
 class TextEncoder:
     """A sentence transformer. Thread-safe; holds at most `threads` cores, whoever calls.
@@ -27,14 +30,13 @@ class TextEncoder:
         model: the ONNX graph: token ids, attention mask and token types to token vectors.
         tokenizer: the tokenizer of that graph.
         max_tokens: texts are cut to so many tokens.
-        batch_size: the most texts in one run of the graph.
         threads: how many runs at a time.
 
     Raises:
         Misconfigured: a file is not what it should be.
     """
 
-    def __init__(self, model: Path, tokenizer: Path, *, max_tokens: int, batch_size: int, threads: int) -> None:
+    def __init__(self, model: Path, tokenizer: Path, *, max_tokens: int, threads: int) -> None:
         options = onnxruntime.SessionOptions()
         options.intra_op_num_threads = 1
         options.inter_op_num_threads = 1
@@ -52,7 +54,6 @@ class TextEncoder:
             ) from error
         self._tokenizer.enable_truncation(max_tokens)
         self._tokenizer.no_padding()
-        self._batch_size = batch_size
         self._pool = ThreadPoolExecutor(threads, thread_name_prefix="encode")
         self.dimensions: int = self._session.get_outputs()[0].shape[-1]
 
@@ -77,8 +78,8 @@ class TextEncoder:
             by_length[len(ids)].append(row)
         for length in sorted(by_length, reverse=True):
             rows = by_length[length]
-            for start in range(0, len(rows), self._batch_size):
-                yield rows[start : start + self._batch_size]
+            for start in range(0, len(rows), BATCH_SIZE):
+                yield rows[start : start + BATCH_SIZE]
 
     def _run(self, token_ids: Sequence[Sequence[int]], rows: Sequence[int]) -> NDArray[np.float32]:
         ids = np.array([token_ids[row] for row in rows], np.int64)
