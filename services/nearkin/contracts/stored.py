@@ -1,0 +1,98 @@
+"""What the index holds of an item beside its vectors: the whole item, and apart from it the fields that filters need.
+
+The whole item is one JSON string under `item`, read back without loss: the index is the resolved catalogue, and a
+string costs the least to move. The other fields are made from it at every write, are indexed by their type, and are
+never read back. Filter fields stand on items that are present only, and say the offer in force.
+"""
+
+from typing import Any, Final, Literal
+
+import msgspec
+
+from nearkin.core.item import CategoryPath, Content, Offer
+from nearkin.core.ports import IndexedItem
+
+#: Every field that has a payload index, and the kind of index; never bool, which makes an embedded index slow.
+PAYLOAD_INDEXES: Final[dict[str, Literal["keyword", "integer", "float"]]] = {
+    "id": "keyword",
+    "content_version": "integer",
+    "offer_version": "integer",
+    "deleted_version": "integer",
+    "visible": "integer",
+    "categories": "keyword",
+    "category_prefixes": "keyword",
+    "tags": "keyword",
+    "attributes": "keyword",
+    "price": "float",
+    "currency": "keyword",
+    "availability": "keyword",
+    "markets": "keyword",
+}
+
+#: The market of an offer that is sold everywhere; no market may be called so.
+EVERYWHERE: Final = "*"
+
+_ENCODER = msgspec.json.Encoder()
+_DECODER = msgspec.json.Decoder(IndexedItem)
+
+
+def category_key(path: CategoryPath) -> str:
+    """The keyword of a category path: its names joined by "/", with "%" and "/" in them escaped."""
+    return "/".join([name.replace("%", "%25").replace("/", "%2F") for name in path])
+
+
+def attribute_key(name: str, value: str) -> str:
+    """The keyword of an attribute; names hold no "=", so no two attributes share one."""
+    return f"{name}={value}"
+
+
+def to_payload(item: IndexedItem) -> dict[str, Any]:
+    """The payload of an item's point."""
+    state = item.state
+    payload: dict[str, Any] = {
+        "id": state.id,
+        "content_version": state.content_version,
+        "offer_version": state.offered_version,
+        "deleted_version": state.deleted_version,
+        "visible": int(state.is_visible),
+        "item": _ENCODER.encode(item).decode(),
+    }
+    if state.content is not None:
+        _add_content(payload, state.content)
+        _add_offer(payload, state.offer)
+    return payload
+
+
+def from_payload(payload: dict[str, Any]) -> IndexedItem:
+    """The item that `to_payload` was given."""
+    return _DECODER.decode(payload["item"])
+
+
+def _add_content(payload: dict[str, Any], content: Content) -> None:
+    payload["title"] = content.title
+    if content.categories:
+        whole: dict[str, None] = {}
+        prefixes: dict[str, None] = {}
+        for path in content.categories:
+            key = category_key(path)
+            whole[key] = None
+            # Escaped names hold no "/", so the prefixes of a key are those of its path.
+            end = key.find("/")
+            while end >= 0:
+                prefixes[key[:end]] = None
+                end = key.find("/", end + 1)
+            prefixes[key] = None
+        payload["categories"] = list(whole)
+        payload["category_prefixes"] = list(prefixes)
+    if content.tags:
+        payload["tags"] = list(dict.fromkeys(content.tags))
+    if content.attributes:
+        payload["attributes"] = [attribute_key(name, value) for name, value in content.attributes.items()]
+
+
+def _add_offer(payload: dict[str, Any], offer: Offer) -> None:
+    if offer.price is not None:
+        payload["price"] = offer.price.amount
+        payload["currency"] = offer.price.currency
+    payload["availability"] = offer.availability.value
+    payload["markets"] = list(dict.fromkeys(offer.markets)) or [EVERYWHERE]
