@@ -1,0 +1,79 @@
+"""What every program of the embedded stack needs to be started: a free port, a leash, and a wait until it answers."""
+
+import os
+import shutil
+import socket
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from typing import IO
+
+from nearkin.core.errors import Misconfigured, Unavailable
+
+LOOPBACK = "127.0.0.1"
+
+
+def free_port() -> int:
+    """A loopback port that nothing listens on now."""
+    with socket.socket() as probe:
+        probe.bind((LOOPBACK, 0))
+        port: int = probe.getsockname()[1]
+        return port
+
+
+def accepts(address: str) -> bool:
+    """Whether something accepts connections at host:port."""
+    host, _, port = address.rpartition(":")
+    try:
+        socket.create_connection((host, int(port)), timeout=1).close()
+    except OSError:
+        return False
+    return True
+
+
+def start(
+    command: Sequence[str],
+    output: IO[bytes] | int,
+    environment: Mapping[str, str] | None = None,
+    nice: int = 0,
+) -> subprocess.Popen[bytes]:
+    """Start a program that dies with this process, in a session of its own so that Ctrl-C reaches only its parent.
+
+    Args:
+        command: the program and its arguments; the program is found on the PATH.
+        output: where stdout and stderr go.
+        environment: its whole environment; this process's where it is None.
+        nice: how much it yields to others.
+
+    Raises:
+        Misconfigured: there is no such program.
+    """
+    program = shutil.which(command[0])
+    if program is None:
+        raise Misconfigured(f"there is no program {command[0]}", remedy="install it, or put it on the PATH")
+    leash = [sys.executable, "-I", "-S", str(Path(__file__).with_name("leash.py")), str(os.getpid()), str(nice)]
+    return subprocess.Popen(
+        [*leash, program, *command[1:]],
+        stdin=subprocess.DEVNULL,
+        stdout=output,
+        stderr=subprocess.STDOUT,
+        env=environment,
+        start_new_session=True,
+    )
+
+
+def wait_until(answers: Callable[[], bool], what: str, process: subprocess.Popen[bytes], timeout_s: float) -> None:
+    """Wait until a program answers.
+
+    Raises:
+        Unavailable: it died, or the time passed.
+    """
+    deadline = time.monotonic() + timeout_s
+    while not answers():
+        if process.poll() is not None:
+            raise Unavailable(what, f"it exited with {process.returncode} before it answered")
+        if time.monotonic() > deadline:
+            raise Unavailable(what, f"it did not answer within {timeout_s:g} s")
+        time.sleep(0.02)
