@@ -5,12 +5,12 @@ A deletion with version v ends every content with a version <= v and every offer
 revives the item with what it brings. All versions of one item count on one clock: milliseconds, or one counter.
 
 The state is a join-semilattice: `merge` is commutative, associative and idempotent, because each register keeps the
-maximum of its version. Two events with the same version and different values are a producer's error; the first one
-merged stays.
+maximum of its version. One version with two different values is a producer's error, but a frequent one (two changes in
+one millisecond): then the value whose text is greater wins, so that every order still ends the same.
 """
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from enum import StrEnum
 
 #: Versions are compared as doubles by the index, so they must stay below 2**53.
@@ -99,7 +99,8 @@ class ItemState:
         id: the item's id.
         content: the newest content, None before the first upsert and after a deletion that ended it.
         content_version: its version; kept when a deletion ends the content.
-        carried: the offer that the newest content's upsert brought, None where it brought none.
+        carried: the offer that the newest content's upsert brought, None where it brought none; where that content
+            came more than once, the newest that came with it.
         carried_version: its version.
         offered: the newest offer by version, whichever event brought it.
         offered_version: its version.
@@ -117,7 +118,11 @@ class ItemState:
 
     @property
     def versions(self) -> Versions:
-        """The versions that identify this state: two states of an item with equal versions are equal."""
+        """What this state has seen: a write goes through only where the index still holds the versions that were read.
+
+        Equal versions mean equal states, unless a producer gave one version to two values: compare states, not
+        versions, to learn whether an event changes anything.
+        """
         return Versions(self.content_version, self.offered_version, self.deleted_version)
 
     @property
@@ -172,7 +177,7 @@ def merge(old: ItemState, new: ItemState) -> ItemState:
     """Join two states of one item: newest wins, register by register.
 
     Args:
-        old: the state known so far; wins ties.
+        old: the state known so far.
         new: another state of the same item, usually that of one event.
 
     Returns:
@@ -181,17 +186,37 @@ def merge(old: ItemState, new: ItemState) -> ItemState:
     if old.id != new.id:
         raise ValueError(f"cannot merge states of two items, {old.id!r} and {new.id!r}")
     deleted_version = max(old.deleted_version, new.deleted_version)
-    content = new if new.content_version > old.content_version else old
-    offer = new if new.offered_version > old.offered_version else old
+    content = new if _wins(new.content_version, new.content, old.content_version, old.content) else old
+    carried = content
+    if new.content_version == old.content_version:
+        carried = new if _wins(new.carried_version, new.carried, old.carried_version, old.carried) else old
+    offer = new if _wins(new.offered_version, new.offered, old.offered_version, old.offered) else old
     content_ended = content.content_version <= deleted_version
     offer_ended = offer.offered_version <= deleted_version
     return ItemState(
         old.id,
         content=None if content_ended else content.content,
         content_version=content.content_version,
-        carried=None if content_ended else content.carried,
-        carried_version=NEVER if content_ended else content.carried_version,
+        carried=None if content_ended else carried.carried,
+        carried_version=NEVER if content_ended else carried.carried_version,
         offered=None if offer_ended else offer.offered,
         offered_version=offer.offered_version,
         deleted_version=deleted_version,
     )
+
+
+def _wins(
+    new_version: int, new_value: Content | Offer | None, old_version: int, old_value: Content | Offer | None
+) -> bool:
+    if new_version != old_version:
+        return new_version > old_version
+    return new_value != old_value and _text(new_value) > _text(old_value)
+
+
+def _text(value: Content | Offer | None) -> str:
+    """Equal values have equal texts, whatever the order of their mappings."""
+    if isinstance(value, Content):
+        value = replace(
+            value, attributes=dict(sorted(value.attributes.items())), numbers=dict(sorted(value.numbers.items()))
+        )
+    return repr(value)
