@@ -59,6 +59,15 @@ class Settings(BaseSettings):
     lookup_max_message_bytes: int = Field(
         1_048_576, ge=1024, description="Largest request that a look-up server takes, in bytes."
     )
+    lookup_timeout_s: float = Field(
+        10.0, gt=0, le=300, description="Longest time for a look-up whose caller sets no shorter deadline, in seconds."
+    )
+    lookup_concurrency: int = Field(
+        128, ge=1, le=10_000, description="Anchors that a look-up server works on at once; it refuses what is beyond."
+    )
+    lookup_candidates: int = Field(
+        100, ge=1, le=1000, description="Hits that each search of a look-up gives to fusion, at least k."
+    )
     lookup_grace_s: float = Field(
         5.0, ge=0, description="How long a stopping look-up server finishes what runs, in seconds."
     )

@@ -1,0 +1,457 @@
+"""Look up similar items: `LookupClient` in asyncio code, `BlockingLookupClient` in all other.
+
+Both keep one connection, which they open at the first call and open again when it breaks; a call that the service
+could not take (UNAVAILABLE) is tried again within its deadline. What fails raises one of `nearkin.core.errors`:
+`UnknownItem`, `InvalidRequest`, `Misconfigured`, `Unavailable`, `DeadlineExceeded`, `Overloaded`.
+"""
+
+import json
+from collections.abc import Sequence
+from dataclasses import dataclass
+from enum import StrEnum
+from types import TracebackType
+from typing import Any, Self
+
+import grpc
+
+from nearkin.contracts.v1 import lookup_pb2 as wire
+from nearkin.contracts.v1.lookup_pb2_grpc import LookupServiceStub
+from nearkin.core.errors import (
+    DeadlineExceeded,
+    InvalidRequest,
+    Misconfigured,
+    NearkinError,
+    Overloaded,
+    PermanentError,
+    Unavailable,
+    UnknownItem,
+)
+from nearkin.core.filters import ItemFilter
+from nearkin.core.item import CategoryPath, Content
+from nearkin.core.retrieval import Retrieval
+
+#: How long a call may take that does not say, in seconds.
+DEFAULT_TIMEOUT_S = 5.0
+
+
+@dataclass(frozen=True, slots=True)
+class Source:
+    """A search that found a neighbour: "content" (by meaning) or "lexical" (by words), its score and rank, from 1."""
+
+    name: str
+    score: float
+    rank: int
+
+
+@dataclass(frozen=True, slots=True)
+class Neighbour:
+    """An item that is similar to the anchor.
+
+    Attributes:
+        id: the item's id.
+        score: higher is more similar; comparable within one answer only.
+        title: the item's title.
+        sources: the searches that found it, where an explanation was asked for.
+    """
+
+    id: str
+    score: float
+    title: str
+    sources: tuple[Source, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class SimilarItems:
+    """The neighbours of one anchor, best first, and which collection and encoder bundle gave them."""
+
+    neighbours: tuple[Neighbour, ...]
+    collection: str
+    bundle: str
+
+
+class ItemStatus(StrEnum):
+    """What the index holds of an item: nothing, one that look-ups return, a hidden or deleted one, or only an offer."""
+
+    UNKNOWN = "unknown"
+    VISIBLE = "visible"
+    HIDDEN = "hidden"
+    DELETED = "deleted"
+    PENDING = "pending"
+
+
+@dataclass(frozen=True, slots=True)
+class ItemRecord:
+    """What the index holds of one item; a version is None where no such event was seen.
+
+    Attributes:
+        id: the item's id.
+        status: whether a look-up can return it, and if not, why.
+        content_version: of the newest content.
+        offer_version: of the newest offer.
+        deleted_version: of the newest deletion.
+        title: the item's title.
+        indexed_at_ms: when it was last written, in milliseconds since the epoch; 0 where nothing is held.
+    """
+
+    id: str
+    status: ItemStatus
+    content_version: int | None = None
+    offer_version: int | None = None
+    deleted_version: int | None = None
+    title: str = ""
+    indexed_at_ms: int = 0
+
+
+class LookupClient:
+    """Looks up from asyncio code; use it as `async with LookupClient("host:port") as lookups`.
+
+    Args:
+        address: host:port of the look-up service, or a gRPC target such as dns:///lookup:7700.
+    """
+
+    def __init__(self, address: str) -> None:
+        self._address = _checked(address)
+        self._channel: grpc.aio.Channel | None = None
+        self._stub: Any = None
+
+    async def similar(
+        self,
+        *,
+        item_id: str | None = None,
+        content: Content | None = None,
+        k: int | None = None,
+        filter: ItemFilter | None = None,  # noqa: A002  # the contract's word
+        retrieval: Retrieval = Retrieval.FUSED,
+        explain: bool = False,
+        timeout_s: float = DEFAULT_TIMEOUT_S,
+    ) -> SimilarItems:
+        """The items most similar to an item of the index, or to the content of one that need not be there.
+
+        Args:
+            item_id: the anchor, or
+            content: what the anchor is.
+            k: how many neighbours at most; the service's default (10) where it is not given.
+            filter: conditions that every neighbour meets.
+            retrieval: which searches the neighbours come from.
+            explain: tell the sources of each neighbour.
+            timeout_s: how long the call may take.
+        """
+        request = _request(_anchor(item_id, content), k, filter, retrieval, explain=explain)
+        return _similar(await self._call("FindSimilar", request, timeout_s))
+
+    async def similar_many(
+        self,
+        anchors: Sequence[str | Content],
+        *,
+        k: int | None = None,
+        filter: ItemFilter | None = None,  # noqa: A002  # the contract's word
+        retrieval: Retrieval = Retrieval.FUSED,
+        explain: bool = False,
+        timeout_s: float = DEFAULT_TIMEOUT_S,
+    ) -> list[SimilarItems | NearkinError]:
+        """The same for up to 100 anchors, each an item's id or a content, in one call.
+
+        Returns:
+            For each anchor, in order, its neighbours or what is wrong with it.
+        """
+        request = _batch(anchors, k, filter, retrieval, explain=explain)
+        return _similar_many(await self._call("FindSimilarBatch", request, timeout_s))
+
+    async def items(self, ids: Sequence[str], *, timeout_s: float = DEFAULT_TIMEOUT_S) -> list[ItemRecord]:
+        """What the index holds of up to 1,000 items, in order."""
+        return _items(await self._call("GetItems", wire.GetItemsRequest(item_ids=ids), timeout_s))
+
+    async def close(self) -> None:
+        """Close the connection."""
+        if self._channel is not None:
+            await self._channel.close(None)
+            self._channel = None
+
+    async def __aenter__(self) -> Self:
+        return self
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        await self.close()
+
+    async def _call(self, method: str, request: Any, timeout_s: float) -> Any:
+        if self._channel is None:
+            # The channel belongs to the event loop that runs when it is made.
+            self._channel = grpc.aio.insecure_channel(self._address, options=_OPTIONS)
+            self._stub = LookupServiceStub(self._channel)  # type: ignore[no-untyped-call]  # generated
+        try:
+            return await getattr(self._stub, method)(request, timeout=timeout_s)
+        except grpc.aio.AioRpcError as error:
+            raise _failure(error.code(), error.details() or "", timeout_s) from error
+
+
+class BlockingLookupClient:
+    """Looks up from code without an event loop, from any thread; use it in a `with` statement.
+
+    Args:
+        address: host:port of the look-up service, or a gRPC target such as dns:///lookup:7700.
+    """
+
+    def __init__(self, address: str) -> None:
+        self._channel = grpc.insecure_channel(_checked(address), options=_OPTIONS)
+        self._stub: Any = LookupServiceStub(self._channel)  # type: ignore[no-untyped-call]  # generated
+
+    def similar(
+        self,
+        *,
+        item_id: str | None = None,
+        content: Content | None = None,
+        k: int | None = None,
+        filter: ItemFilter | None = None,  # noqa: A002  # the contract's word
+        retrieval: Retrieval = Retrieval.FUSED,
+        explain: bool = False,
+        timeout_s: float = DEFAULT_TIMEOUT_S,
+    ) -> SimilarItems:
+        """As `LookupClient.similar`."""
+        request = _request(_anchor(item_id, content), k, filter, retrieval, explain=explain)
+        return _similar(self._call("FindSimilar", request, timeout_s))
+
+    def similar_many(
+        self,
+        anchors: Sequence[str | Content],
+        *,
+        k: int | None = None,
+        filter: ItemFilter | None = None,  # noqa: A002  # the contract's word
+        retrieval: Retrieval = Retrieval.FUSED,
+        explain: bool = False,
+        timeout_s: float = DEFAULT_TIMEOUT_S,
+    ) -> list[SimilarItems | NearkinError]:
+        """As `LookupClient.similar_many`."""
+        return _similar_many(
+            self._call("FindSimilarBatch", _batch(anchors, k, filter, retrieval, explain=explain), timeout_s)
+        )
+
+    def items(self, ids: Sequence[str], *, timeout_s: float = DEFAULT_TIMEOUT_S) -> list[ItemRecord]:
+        """As `LookupClient.items`."""
+        return _items(self._call("GetItems", wire.GetItemsRequest(item_ids=ids), timeout_s))
+
+    def close(self) -> None:
+        """Close the connection."""
+        self._channel.close()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.close()
+
+    def _call(self, method: str, request: Any, timeout_s: float) -> Any:
+        try:
+            return getattr(self._stub, method)(request, timeout=timeout_s)
+        except grpc.RpcError as error:
+            raise _failure(error.code(), error.details() or "", timeout_s) from error
+
+
+_SERVICE = wire.DESCRIPTOR.services_by_name["LookupService"].full_name
+
+_OPTIONS: list[tuple[str, Any]] = [
+    (
+        "grpc.service_config",
+        json.dumps(
+            {
+                "loadBalancingConfig": [{"round_robin": {}}],
+                "methodConfig": [
+                    {
+                        "name": [{"service": _SERVICE}],
+                        "retryPolicy": {
+                            "maxAttempts": 4,
+                            "initialBackoff": "0.05s",
+                            "maxBackoff": "1s",
+                            "backoffMultiplier": 3,
+                            "retryableStatusCodes": ["UNAVAILABLE"],
+                        },
+                    }
+                ],
+            }
+        ),
+    ),
+    # A connection that died without a word is found out within 40 s, an answering server within a second.
+    ("grpc.keepalive_time_ms", 30_000),
+    ("grpc.keepalive_timeout_ms", 10_000),
+    ("grpc.keepalive_permit_without_calls", 1),
+    ("grpc.initial_reconnect_backoff_ms", 100),
+    ("grpc.min_reconnect_backoff_ms", 100),
+    ("grpc.max_reconnect_backoff_ms", 1_000),
+    # A hundred anchors of 200 neighbours are more than gRPC's default of 4 MiB.
+    ("grpc.max_receive_message_length", -1),
+    # Look-ups stay inside; gRPC would send them through the http_proxy of the environment.
+    ("grpc.enable_http_proxy", 0),
+]
+
+_RETRIEVALS = {
+    Retrieval.FUSED: wire.RETRIEVAL_FUSED,
+    Retrieval.DENSE: wire.RETRIEVAL_DENSE,
+    Retrieval.LEXICAL: wire.RETRIEVAL_LEXICAL,
+}
+
+_STATUSES = {
+    wire.ITEM_STATUS_UNKNOWN: ItemStatus.UNKNOWN,
+    wire.ITEM_STATUS_VISIBLE: ItemStatus.VISIBLE,
+    wire.ITEM_STATUS_HIDDEN: ItemStatus.HIDDEN,
+    wire.ITEM_STATUS_DELETED: ItemStatus.DELETED,
+    wire.ITEM_STATUS_PENDING: ItemStatus.PENDING,
+}
+
+
+def _checked(address: str) -> str:
+    host, _, port = address.rpartition(":")
+    if not host or not port.isdecimal():
+        raise Misconfigured(f"{address!r} is not host:port", field="address", remedy="give such as 127.0.0.1:7700")
+    return address
+
+
+def _anchor(item_id: str | None, content: Content | None) -> str | Content:
+    if item_id is not None and content is None:
+        return item_id
+    if content is not None and item_id is None:
+        return content
+    raise InvalidRequest("is not one thing", field="anchor", remedy="give exactly one of item_id and content")
+
+
+def _request(
+    anchor: str | Content, k: int | None, conditions: ItemFilter | None, retrieval: Retrieval, *, explain: bool
+) -> wire.FindSimilarRequest:
+    try:
+        return wire.FindSimilarRequest(
+            anchor=wire.Anchor(item_id=anchor) if isinstance(anchor, str) else wire.Anchor(content=_content(anchor)),
+            k=k,
+            filter=None if conditions is None else _filter(conditions),
+            retrieval=_RETRIEVALS[Retrieval(retrieval)],
+            explain=explain,
+        )
+    except (ValueError, TypeError) as error:  # UnicodeEncodeError of a lone surrogate among them
+        raise InvalidRequest(
+            f"cannot be written as a message ({type(error).__name__})",
+            field="request",
+            remedy="give text without lone surrogates, and numbers of 32 bits",
+        ) from error
+
+
+def _batch(
+    anchors: Sequence[str | Content],
+    k: int | None,
+    conditions: ItemFilter | None,
+    retrieval: Retrieval,
+    *,
+    explain: bool,
+) -> wire.FindSimilarBatchRequest:
+    return wire.FindSimilarBatchRequest(
+        requests=[_request(anchor, k, conditions, retrieval, explain=explain) for anchor in anchors]
+    )
+
+
+def _content(content: Content) -> wire.Content:
+    """What encoders read of a content; its numbers, pictures and status have no part in a look-up."""
+    return wire.Content(
+        title=content.title,
+        description=content.description,
+        language=content.language,
+        categories=_paths(content.categories),
+        tags=content.tags,
+        attributes=dict(content.attributes),
+        maker=content.maker,
+    )
+
+
+def _filter(conditions: ItemFilter) -> wire.Filter:
+    price = conditions.price
+    return wire.Filter(
+        categories_any=_paths(conditions.categories_any),
+        categories_all=_paths(conditions.categories_all),
+        category_prefix=wire.CategoryPath(names=conditions.category_prefix) if conditions.category_prefix else None,
+        tags_any=conditions.tags_any,
+        tags_all=conditions.tags_all,
+        attributes=dict(conditions.attributes),
+        price=None if price is None else wire.PriceRange(currency=price.currency, low=price.low, high=price.high),
+        availability=conditions.availability,
+        market=conditions.market,
+        exclude_ids=conditions.exclude_ids,
+    )
+
+
+def _paths(paths: Sequence[CategoryPath]) -> list[wire.CategoryPath]:
+    return [wire.CategoryPath(names=path) for path in paths]
+
+
+def _similar(response: wire.FindSimilarResponse) -> SimilarItems:
+    return SimilarItems(
+        neighbours=tuple(
+            Neighbour(
+                one.item_id,
+                one.score,
+                one.title,
+                tuple(Source(source.name, source.score, source.rank) for source in one.sources),
+            )
+            for one in response.neighbours
+        ),
+        collection=response.collection,
+        bundle=response.bundle,
+    )
+
+
+def _similar_many(response: wire.FindSimilarBatchResponse) -> list[SimilarItems | NearkinError]:
+    return [
+        _failure(_CODES[one.failure.code], one.failure.message) if one.HasField("failure") else _similar(one.response)
+        for one in response.results
+    ]
+
+
+def _items(response: wire.GetItemsResponse) -> list[ItemRecord]:
+    return [
+        ItemRecord(
+            id=one.item_id,
+            status=_STATUSES.get(one.status, ItemStatus.UNKNOWN),
+            content_version=one.content_version if one.HasField("content_version") else None,
+            offer_version=one.offer_version if one.HasField("offer_version") else None,
+            deleted_version=one.deleted_version if one.HasField("deleted_version") else None,
+            title=one.title,
+            indexed_at_ms=one.indexed_at_ms,
+        )
+        for one in response.items
+    ]
+
+
+_CODES = {code.value[0]: code for code in grpc.StatusCode}
+
+
+def _failure(code: grpc.StatusCode, message: str, timeout_s: float | None = None) -> NearkinError:
+    """The error of the family that a status stands for; its message is "<field>: <problem>; <remedy>"."""
+    match code:
+        case grpc.StatusCode.INVALID_ARGUMENT:
+            return _permanent(InvalidRequest, message)
+        case grpc.StatusCode.NOT_FOUND:
+            return _permanent(UnknownItem, message)
+        case grpc.StatusCode.FAILED_PRECONDITION:
+            return _permanent(Misconfigured, message)
+        case grpc.StatusCode.RESOURCE_EXHAUSTED if message.startswith("request: "):
+            return _permanent(InvalidRequest, message)
+        case grpc.StatusCode.RESOURCE_EXHAUSTED if "larger than max" in message:
+            # gRPC itself refuses a message far beyond the limit, in its own words.
+            return InvalidRequest(message, field="request", remedy="send a smaller one")
+        case grpc.StatusCode.RESOURCE_EXHAUSTED:
+            return Overloaded(message)
+        case grpc.StatusCode.DEADLINE_EXCEEDED:
+            within = "in time" if timeout_s is None else f"within {timeout_s:g} s"
+            return DeadlineExceeded(f"no answer {within}; set a larger timeout_s, or ask for less ({message})")
+        case grpc.StatusCode.UNIMPLEMENTED:
+            return Misconfigured(
+                f"the service there does not answer look-ups ({message})",
+                field="address",
+                remedy="give the address of a Nearkin look-up service of this version",
+            )
+        case _:
+            return Unavailable("look-up service", message or code.name)
+
+
+def _permanent(kind: type[PermanentError], message: str) -> PermanentError:
+    field, _, rest = message.partition(": ")
+    problem, _, remedy = rest.rpartition("; ")
+    return kind(problem, field=field, remedy=remedy)

@@ -1,0 +1,74 @@
+"""Wires and runs a look-up server: `python -m nearkin.lookup`, configured by `NEARKIN_*`.
+
+Exit codes: 0 after SIGTERM or SIGINT, 2 where a setting or a file is not as it must be.
+"""
+
+import asyncio
+import logging
+import signal
+import sys
+from concurrent.futures import ThreadPoolExecutor
+
+from prometheus_client import CollectorRegistry
+
+from nearkin.core.errors import Misconfigured
+from nearkin.core.ports import ContentEncoder
+from nearkin.encoders.bundle import load_encoder
+from nearkin.lookup.server import Limits, LookupServer
+from nearkin.ops import logs
+from nearkin.ops.health import Health, HealthServer
+from nearkin.ops.metrics import Metrics
+from nearkin.ops.settings import Settings, load_settings
+from nearkin.stores.qdrant import QdrantIndex
+
+log = logging.getLogger("nearkin.lookup")
+
+
+def main() -> int:
+    """Run until a signal says to stop."""
+    try:
+        settings = load_settings()
+        logs.configure(settings, "lookup")
+        encoder = load_encoder(settings.bundle_path, settings.encode_threads)
+        metrics = Metrics(CollectorRegistry(), "lookup")
+        health = Health(metrics, "index")
+        with HealthServer(settings.metrics_listen, health, metrics):
+            asyncio.run(serve(settings, encoder, metrics, health))
+    except Misconfigured as error:
+        log.critical("cannot start: %s", error)
+        return 2
+    return 0
+
+
+async def serve(settings: Settings, encoder: ContentEncoder, metrics: Metrics, health: Health) -> None:
+    """Serve look-ups until SIGTERM or SIGINT, then finish what runs.
+
+    Raises:
+        Misconfigured: the address cannot be taken.
+    """
+    stop = asyncio.Event()
+    loop = asyncio.get_running_loop()
+    for wanted in (signal.SIGTERM, signal.SIGINT):
+        loop.add_signal_handler(wanted, stop.set)
+    # Contents are encoded in the default executor: one thread for each encoder call that may run at a time.
+    loop.set_default_executor(ThreadPoolExecutor(settings.encode_threads, thread_name_prefix="encode"))
+    index = QdrantIndex.from_settings(settings)
+    limits = Limits(
+        max_message_bytes=settings.lookup_max_message_bytes,
+        timeout_s=settings.lookup_timeout_s,
+        concurrency=settings.lookup_concurrency,
+        candidates=settings.lookup_candidates,
+    )
+    server = LookupServer(index, encoder, limits, metrics, health)
+    try:
+        address = await server.start(settings.lookup_listen)
+        log.info("look-ups are served", extra=logs.fields(address=address, bundle=encoder.bundle))
+        await stop.wait()
+        log.info("stopping", extra=logs.fields(grace_s=settings.lookup_grace_s))
+        await server.drain(settings.lookup_grace_s)
+    finally:
+        await index.close()
+
+
+if __name__ == "__main__":
+    sys.exit(main())

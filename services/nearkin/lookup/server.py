@@ -1,0 +1,342 @@
+"""The gRPC edge of look-ups: each method decodes, calls one function, encodes, and answers with a documented status.
+
+The server lives whatever the index does: while the index is away, health says NOT_SERVING and look-ups UNAVAILABLE, and
+both recover by themselves. It takes a bounded number of anchors at once and refuses what is beyond, so that under too
+much load the answers that it gives are still in time.
+"""
+
+import asyncio
+import contextlib
+import logging
+import time
+from collections.abc import AsyncIterator, Awaitable, Callable
+from dataclasses import dataclass
+from typing import Any, TypeVar
+
+import grpc
+from google.protobuf.message import Message
+from grpc_health.v1 import health, health_pb2, health_pb2_grpc
+from grpc_reflection.v1alpha import reflection
+
+from nearkin.contracts.v1 import lookup_pb2 as wire
+from nearkin.contracts.v1 import lookup_pb2_grpc
+from nearkin.core.errors import (
+    DeadlineExceeded,
+    InvalidRequest,
+    Misconfigured,
+    NearkinError,
+    Overloaded,
+    PermanentError,
+    Unavailable,
+    UnknownItem,
+)
+from nearkin.core.ports import ContentEncoder, ItemCollection, ItemIndex
+from nearkin.lookup.encode_answer import encode_item, encode_neighbours
+from nearkin.lookup.find_similar import Neighbours, SimilarTo, find_similar
+from nearkin.lookup.parse_request import check_batch, parse_ids, parse_lookup
+from nearkin.ops.health import Health
+from nearkin.ops.logs import describe, fields
+from nearkin.ops.metrics import Metrics
+
+log = logging.getLogger(__name__)
+
+SERVICE = wire.DESCRIPTOR.services_by_name["LookupService"].full_name
+
+#: How often the server looks whether the index is there, in seconds.
+HEALTH_INTERVAL_S = 0.5
+
+#: gRPC refuses messages that are so many times too large by itself; up to there the refusal names the setting.
+_TRANSPORT_SLACK = 4
+
+
+class _RequestTooLarge(InvalidRequest):
+    """A request has more bytes than the server takes."""
+
+
+_CODES: dict[type[NearkinError], grpc.StatusCode] = {
+    _RequestTooLarge: grpc.StatusCode.RESOURCE_EXHAUSTED,
+    InvalidRequest: grpc.StatusCode.INVALID_ARGUMENT,
+    UnknownItem: grpc.StatusCode.NOT_FOUND,
+    Misconfigured: grpc.StatusCode.FAILED_PRECONDITION,
+    Unavailable: grpc.StatusCode.UNAVAILABLE,
+    DeadlineExceeded: grpc.StatusCode.DEADLINE_EXCEEDED,
+    Overloaded: grpc.StatusCode.RESOURCE_EXHAUSTED,
+}
+
+Request = TypeVar("Request", bound=Message)
+Response = TypeVar("Response", bound=Message)
+
+
+@dataclass(frozen=True, slots=True)
+class Limits:
+    """What a look-up server takes, by the settings of the same names.
+
+    Attributes:
+        max_message_bytes: the largest request.
+        timeout_s: the longest time for one call whose caller sets no shorter deadline.
+        concurrency: how many anchors are worked on at once.
+        candidates: how many hits each search gives to fusion.
+    """
+
+    max_message_bytes: int = 1_048_576
+    timeout_s: float = 10.0
+    concurrency: int = 128
+    candidates: int = 100
+
+
+class LookupService(lookup_pb2_grpc.LookupServiceServicer):
+    """The methods of `lookup.proto`."""
+
+    def __init__(self, index: ItemIndex, encoder: ContentEncoder, limits: Limits, metrics: Metrics) -> None:
+        self._index, self._encoder, self._limits, self._metrics = index, encoder, limits, metrics
+        self._working = 0
+
+    async def FindSimilar(  # noqa: N802  # gRPC's name
+        self, request: wire.FindSimilarRequest, context: Any
+    ) -> wire.FindSimilarResponse:
+        """One anchor: its neighbours, or the status of what is wrong."""
+        return await self._serve("FindSimilar", request, context, self._find_similar, anchors=1)
+
+    async def FindSimilarBatch(  # noqa: N802  # gRPC's name
+        self, request: wire.FindSimilarBatchRequest, context: Any
+    ) -> wire.FindSimilarBatchResponse:
+        """Many anchors: for each its neighbours or its own failure."""
+        return await self._serve(
+            "FindSimilarBatch", request, context, self._find_similar_batch, anchors=len(request.requests)
+        )
+
+    async def GetItems(  # noqa: N802  # gRPC's name
+        self, request: wire.GetItemsRequest, context: Any
+    ) -> wire.GetItemsResponse:
+        """What the index holds of items."""
+        return await self._serve("GetItems", request, context, self._get_items, anchors=1)
+
+    async def _find_similar(self, request: wire.FindSimilarRequest) -> wire.FindSimilarResponse:
+        (answer,) = await self._find([parse_lookup(request)])
+        if isinstance(answer, PermanentError):
+            raise answer
+        return encode_neighbours(answer, explain=request.explain)
+
+    async def _find_similar_batch(self, request: wire.FindSimilarBatchRequest) -> wire.FindSimilarBatchResponse:
+        check_batch(request)
+        parsed: list[SimilarTo | InvalidRequest] = []
+        for one in request.requests:
+            try:
+                parsed.append(parse_lookup(one))
+            except InvalidRequest as refusal:
+                parsed.append(refusal)
+        valid = [one for one in parsed if isinstance(one, SimilarTo)]
+        answers = iter(await self._find(valid) if valid else ())
+        return wire.FindSimilarBatchResponse(
+            results=[
+                _result(next(answers) if isinstance(one, SimilarTo) else one, explain=asked.explain)
+                for asked, one in zip(request.requests, parsed, strict=True)
+            ]
+        )
+
+    async def _find(self, lookups: list[SimilarTo]) -> list[Neighbours | PermanentError]:
+        return await find_similar(
+            lookups, self._index, self._encoder, candidates=self._limits.candidates, observe=self._observe
+        )
+
+    async def _get_items(self, request: wire.GetItemsRequest) -> wire.GetItemsResponse:
+        ids = parse_ids(request)
+        collection = await self._index.serving()
+        held = await collection.read(list(dict.fromkeys(ids)))
+        return wire.GetItemsResponse(
+            items=[encode_item(item_id, held.get(item_id)) for item_id in ids],
+            collection=collection.name,
+            bundle=collection.bundle,
+        )
+
+    def _observe(self, stage: str, seconds: float) -> None:
+        self._metrics.lookup_seconds.labels(stage).observe(seconds)
+
+    async def _serve(
+        self,
+        method: str,
+        request: Request,
+        context: Any,
+        answer: Callable[[Request], Awaitable[Response]],
+        *,
+        anchors: int,
+    ) -> Response:
+        """Answer one call within its bounds, or abort it with the status that its error has; count and time it."""
+        started = time.perf_counter()
+        code = grpc.StatusCode.CANCELLED
+        try:
+            with self._admitted(request, anchors):
+                async with _deadline(context.time_remaining(), self._limits.timeout_s):
+                    response = await answer(request)
+            code = grpc.StatusCode.OK
+        except NearkinError as error:
+            code, message = _status(error)
+        except Exception:
+            log.exception("%s failed in a way that is not foreseen", method)
+            code, message = grpc.StatusCode.INTERNAL, "the look-up failed; the server's log says why"
+        finally:
+            self._metrics.lookups.labels(method, code.name).inc()
+            self._observe("total", time.perf_counter() - started)
+        if code is not grpc.StatusCode.OK:
+            await context.abort(code, message)
+        return response
+
+    @contextlib.contextmanager
+    def _admitted(self, request: Message, anchors: int) -> Any:
+        size, most = request.ByteSize(), self._limits.max_message_bytes
+        if size > most:
+            raise _RequestTooLarge(
+                f"has {size} bytes",
+                field="request",
+                remedy=f"send at most {most}, or raise the server's NEARKIN_LOOKUP_MAX_MESSAGE_BYTES",
+            )
+        if self._working and self._working + anchors > self._limits.concurrency:
+            raise Overloaded(
+                f"the server works on {self._working} anchors already; try again later, add servers, or raise "
+                "NEARKIN_LOOKUP_CONCURRENCY"
+            )
+        self._working += anchors
+        try:
+            yield
+        finally:
+            self._working -= anchors
+
+
+@contextlib.asynccontextmanager
+async def _deadline(remaining: float | None, longest: float) -> AsyncIterator[None]:
+    """Give up at the caller's deadline, and with it every call to the index that is under way."""
+    allowed = longest if remaining is None else min(remaining, longest)
+    try:
+        async with asyncio.timeout(allowed):
+            yield
+    except TimeoutError as error:
+        raise DeadlineExceeded(
+            f"the deadline of {allowed:.3f} s passed; ask for less, or set a later one (the server allows "
+            f"{longest:g} s, by NEARKIN_LOOKUP_TIMEOUT_S)"
+        ) from error
+
+
+def _status(error: NearkinError) -> tuple[grpc.StatusCode, str]:
+    code = next((code for kind, code in _CODES.items() if isinstance(error, kind)), grpc.StatusCode.INTERNAL)
+    return code, str(error)
+
+
+def _result(answer: Neighbours | PermanentError, *, explain: bool) -> wire.FindSimilarResult:
+    if isinstance(answer, Neighbours):
+        return wire.FindSimilarResult(response=encode_neighbours(answer, explain=explain))
+    code, message = _status(answer)
+    return wire.FindSimilarResult(failure=wire.Failure(code=code.value[0], message=message))
+
+
+class LookupServer:
+    """A gRPC server with the look-up service, health that follows the index, and reflection.
+
+    Args:
+        index: where the items are; need not be reachable yet.
+        encoder: for anchors that are contents.
+        limits: what the server takes.
+        metrics: where calls are counted.
+        readiness: is told whether the index is there, as gRPC's own health service is.
+    """
+
+    def __init__(
+        self, index: ItemIndex, encoder: ContentEncoder, limits: Limits, metrics: Metrics, readiness: Health
+    ) -> None:
+        self._index, self._encoder, self._readiness = index, encoder, readiness
+        most = limits.max_message_bytes * _TRANSPORT_SLACK
+        self._server = grpc.aio.server(
+            options=[
+                ("grpc.max_receive_message_length", most),
+                ("grpc.max_send_message_length", -1),
+                ("grpc.so_reuseport", 0),
+                ("grpc.http2.min_ping_interval_without_data_ms", 10_000),
+                ("grpc.keepalive_permit_without_calls", 1),
+            ]
+        )
+        lookup_pb2_grpc.add_LookupServiceServicer_to_server(  # type: ignore[no-untyped-call]  # generated
+            LookupService(index, encoder, limits, metrics), self._server
+        )
+        self._health = health.aio.HealthServicer()  # type: ignore[attr-defined]  # its stubs leave it out
+        health_pb2_grpc.add_HealthServicer_to_server(self._health, self._server)
+        reflection.enable_server_reflection((SERVICE, health.SERVICE_NAME, reflection.SERVICE_NAME), self._server)
+        self._following: asyncio.Task[None] | None = None
+
+    async def start(self, listen: str) -> str:
+        """Serve, and follow the index from now on.
+
+        Args:
+            listen: host:port; port 0 takes a free one.
+
+        Returns:
+            The address that is served.
+
+        Raises:
+            Misconfigured: the address cannot be taken.
+        """
+        host, _, port = listen.rpartition(":")
+        if not (host and port.isdecimal() and int(port) < 65_536):
+            raise Misconfigured(
+                f"{listen!r} is not host:port", field="NEARKIN_LOOKUP_LISTEN", remedy="set it to such as 127.0.0.1:7700"
+            )
+        try:
+            taken = self._server.add_insecure_port(listen)
+        except RuntimeError as error:
+            raise Misconfigured(
+                f"{listen} cannot be listened on (is the port taken?)",
+                field="NEARKIN_LOOKUP_LISTEN",
+                remedy="stop what listens there, or set another host:port (port 0 takes a free one)",
+                reason="port",
+            ) from error
+        await self._tell_health("starting")
+        await self._server.start()
+        self._following = asyncio.create_task(self._follow_index(), name="follow the index")
+        return f"{host}:{taken}"
+
+    async def drain(self, grace_s: float) -> None:
+        """Take no new calls, finish those under way for at most `grace_s`, then stop."""
+        if self._following:
+            self._following.cancel()
+            await asyncio.gather(self._following, return_exceptions=True)
+        self._readiness.waits("index", "stopping")
+        await self._health.enter_graceful_shutdown()
+        await self._server.stop(grace_s)
+
+    async def _follow_index(self) -> None:
+        """Keep health true, and say each change once."""
+        said: bool | None = None
+        bundle = self._encoder.bundle
+        while True:
+            try:
+                collection, problem = await self._reach_index(), ""
+            except (NearkinError, TimeoutError) as error:
+                collection, problem = None, str(error) or "the index does not answer in time"
+            except Exception as error:
+                collection, problem = None, f"the index fails in a way that is not foreseen: {describe(error)}"
+            await self._tell_health(problem)
+            if collection is None:
+                if said is not False:
+                    log.warning("not serving until the index answers", extra=fields(problem=problem))
+            elif said is not True:
+                log.info("serving", extra=fields(collection=collection.name))
+            said = collection is not None
+            if collection is not None and collection.bundle != bundle:
+                bundle = collection.bundle
+                log.warning(
+                    "the index serves another bundle than this server encodes with: contents are refused as anchors "
+                    "until the server is restarted with NEARKIN_BUNDLE_PATH set to that bundle",
+                    extra=fields(index=bundle, server=self._encoder.bundle),
+                )
+            await asyncio.sleep(HEALTH_INTERVAL_S)
+
+    async def _reach_index(self) -> ItemCollection:
+        async with asyncio.timeout(10 * HEALTH_INTERVAL_S):
+            return await self._index.serving()
+
+    async def _tell_health(self, problem: str) -> None:
+        if problem:
+            self._readiness.waits("index", problem)
+        else:
+            self._readiness.ready("index")
+        status = health_pb2.HealthCheckResponse.NOT_SERVING if problem else health_pb2.HealthCheckResponse.SERVING
+        for service in ("", SERVICE):
+            await self._health.set(service, status)
