@@ -222,12 +222,15 @@ def _refusal(item_id: str, held: dict[str, IndexedItem]) -> UnknownItem | None:
 
 
 def _rank(lookup: SimilarTo, hits: _Hits) -> tuple[Fused, ...]:
-    kept = {name: [hit for hit in found if hit.id != lookup.anchor] for name, found in hits.items()}
-    dense, lexical = kept.get(VectorName.CONTENT, []), kept.get(VectorName.LEXICAL, [])
+    dense, lexical = (
+        # The search leaves the anchor out; should an engine slip, the promises of an answer still hold.
+        list({hit.id: hit for hit in reversed(hits.get(name, [])) if hit.id != lookup.anchor}.values())[::-1]
+        for name in (VectorName.CONTENT, VectorName.LEXICAL)
+    )
     if lookup.retrieval is Retrieval.FUSED:
         return tuple(fuse(dense, lexical, lookup.k))
     name = VectorName.CONTENT if lookup.retrieval is Retrieval.DENSE else VectorName.LEXICAL
-    best: dict[str, Fused] = {}
-    for rank, hit in enumerate(dense or lexical, 1):
-        best.setdefault(hit.id, Fused(hit.id, hit.score, hit.title, (Source(name, hit.score, rank),)))
-    return tuple(best.values())[: lookup.k]
+    return tuple(
+        Fused(hit.id, hit.score, hit.title, (Source(name, hit.score, rank),))
+        for rank, hit in enumerate((dense or lexical)[: lookup.k], 1)
+    )

@@ -62,14 +62,14 @@ class LookupServiceServicer:
         raise NotImplementedError('Method not implemented!')
 
     def FindSimilarBatch(self, request, context):
-        """The same for many anchors; one anchor's failure does not fail the others.
+        """The same for up to 100 anchors; one anchor's failure does not fail the others.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
     def GetItems(self, request, context):
-        """What the index holds of some items: for operators and for proofs of freshness.
+        """What the index holds of up to 1,000 items: for operators and for proofs of freshness.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
