@@ -19,7 +19,7 @@ from nearkin.ops import logs
 from nearkin.ops.health import Health, HealthServer
 from nearkin.ops.metrics import Metrics
 from nearkin.ops.settings import Settings, load_settings
-from nearkin.stores.qdrant import QdrantIndex
+from nearkin.stores.qdrant import connect
 
 log = logging.getLogger("nearkin.lookup")
 
@@ -52,7 +52,7 @@ async def serve(settings: Settings, encoder: ContentEncoder, metrics: Metrics, h
         loop.add_signal_handler(wanted, stop.set)
     # Contents are encoded in the default executor: one thread for each encoder call that may run at a time.
     loop.set_default_executor(ThreadPoolExecutor(settings.encode_threads, thread_name_prefix="encode"))
-    index = QdrantIndex.from_settings(settings)
+    index = connect(settings)
     limits = Limits(
         max_message_bytes=settings.lookup_max_message_bytes,
         timeout_s=settings.lookup_timeout_s,

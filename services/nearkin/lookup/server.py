@@ -281,6 +281,7 @@ class LookupServer:
         try:
             taken = self._server.add_insecure_port(listen)
         except RuntimeError as error:
+            await self._server.stop(None)
             raise Misconfigured(
                 f"{listen} cannot be listened on (is the port taken?)",
                 field="NEARKIN_LOOKUP_LISTEN",
