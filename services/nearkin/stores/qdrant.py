@@ -1,0 +1,424 @@
+"""The index in Qdrant, over gRPC: a server, a cluster, or the embedded index's owner, which answers the same calls.
+
+One physical collection per bundle, `ALIAS-BUNDLE`, and one alias that says which serves. A collection view stays with
+its physical collection, so vectors of two bundles never meet. Writes are compare-and-set on the three versions of an
+item; the engine says nothing about who lost, so the versions are read back.
+
+The generated stubs are called as they are: the models of qdrant-client cost 9 µs a hit to build, 2 ms in a look-up.
+"""
+
+import time
+from collections.abc import Sequence
+from typing import Any
+from urllib.parse import urlsplit
+
+import grpc
+import grpc.aio
+from qdrant_client import grpc as wire
+
+from nearkin.contracts.stored import PAYLOAD_INDEXES, from_payload
+from nearkin.core.errors import Misconfigured, NearkinError, Unavailable
+from nearkin.core.ports import IndexCounts, IndexedItem, ItemWrite, Search
+from nearkin.core.similarity import Hit, SparseVector, VectorName
+from nearkin.ops.settings import Settings
+from nearkin.stores import qdrant_messages as messages
+
+#: Making and checking a collection may take longer than a call that serves a request.
+PREPARE_TIMEOUT_S = 60.0
+
+#: How long a resolved alias is believed, in seconds.
+ALIAS_AGE_S = 1.0
+
+_FIELD_TYPES = {
+    "keyword": (wire.FieldType.FieldTypeKeyword, wire.PayloadSchemaType.Keyword),
+    "integer": (wire.FieldType.FieldTypeInteger, wire.PayloadSchemaType.Integer),
+    "float": (wire.FieldType.FieldTypeFloat, wire.PayloadSchemaType.Float),
+}
+
+_CHANNEL_OPTIONS = [
+    ("grpc.max_receive_message_length", -1),
+    ("grpc.max_send_message_length", -1),
+    ("grpc.initial_reconnect_backoff_ms", 100),
+    ("grpc.max_reconnect_backoff_ms", 2000),
+]
+
+
+def connect(settings: Settings) -> "QdrantIndex":
+    """The index that the settings name; nothing is sent before the first call.
+
+    Raises:
+        Misconfigured: the address is not an address.
+    """
+    parts = urlsplit(settings.qdrant_url)
+    if parts.scheme not in ("http", "https") or not parts.hostname:
+        raise Misconfigured(
+            f"{settings.qdrant_url!r} is not an address",
+            field="NEARKIN_QDRANT_URL",
+            remedy="give the gRPC address, such as http://127.0.0.1:6334",
+            reason="setting",
+        )
+    target = f"{parts.hostname}:{parts.port or 6334}"
+    if parts.scheme == "https":
+        channel = grpc.aio.secure_channel(target, grpc.ssl_channel_credentials(), options=_CHANNEL_OPTIONS)
+    else:
+        channel = grpc.aio.insecure_channel(target, options=_CHANNEL_OPTIONS)
+    key = settings.qdrant_api_key.get_secret_value() if settings.qdrant_api_key else ""
+    points = wire.PointsStub(channel)  # type: ignore[no-untyped-call]
+    collections = wire.CollectionsStub(channel)  # type: ignore[no-untyped-call]
+    return QdrantIndex(Calls(points, collections, settings.index_timeout_s, key, channel), settings.index_alias)
+
+
+class Calls:
+    """Qdrant's stubs with a deadline, the API key, and Nearkin's errors.
+
+    Args:
+        points: the stub of Qdrant's Points service, or what answers like it.
+        collections: the stub of its Collections service.
+        timeout_s: the deadline of a call.
+        api_key: sent with every call where it is not empty.
+        channel: closed with this object.
+    """
+
+    def __init__(
+        self,
+        points: Any,
+        collections: Any,
+        timeout_s: float,
+        api_key: str = "",
+        channel: grpc.aio.Channel | None = None,
+    ) -> None:
+        self.points, self.collections, self.timeout_s = points, collections, timeout_s
+        self._metadata = (("api-key", api_key),) if api_key else None
+        self._channel = channel
+
+    async def __call__(self, method: Any, request: Any, timeout_s: float | None = None) -> Any:
+        """Call a stub's method.
+
+        Raises:
+            grpc.aio.AioRpcError: NOT_FOUND, ALREADY_EXISTS or INVALID_ARGUMENT: the caller knows what was asked.
+            NearkinError: every other failure.
+        """
+        try:
+            return await method(request, timeout=timeout_s or self.timeout_s, metadata=self._metadata)
+        except grpc.aio.AioRpcError as error:
+            if error.code() in (
+                grpc.StatusCode.NOT_FOUND,
+                grpc.StatusCode.ALREADY_EXISTS,
+                grpc.StatusCode.INVALID_ARGUMENT,
+            ):
+                raise
+            raise translated(error) from error
+
+    async def close(self) -> None:
+        """Close the channel."""
+        if self._channel is not None:
+            await self._channel.close(None)
+
+
+def translated(error: grpc.aio.AioRpcError) -> NearkinError:
+    """What a failed call means to Nearkin."""
+    code, details = error.code(), error.details() or ""
+    if code in (grpc.StatusCode.UNAUTHENTICATED, grpc.StatusCode.PERMISSION_DENIED):
+        return Misconfigured(
+            "the index refuses the API key", field="NEARKIN_QDRANT_API_KEY", remedy="give a key that may write"
+        )
+    if code is grpc.StatusCode.INVALID_ARGUMENT and "Index required but not found" in details:
+        field = details.partition('"')[2].partition('"')[0]
+        return Misconfigured(
+            f"the collection has no payload index on {field!r}",
+            field=f"filter.{field}",
+            remedy="leave the condition out, or index the items into a new collection that has the payload index",
+            reason="unindexed_filter",
+        )
+    if code in (grpc.StatusCode.INVALID_ARGUMENT, grpc.StatusCode.UNIMPLEMENTED):
+        return Misconfigured(
+            f"the index refuses the request: {details}",
+            field="NEARKIN_QDRANT_URL",
+            remedy="check that it names a Qdrant of version 1.16 or newer",
+            reason="index_refuses",
+        )
+    return Unavailable("index", f"{code.name}: {details}" if details else code.name)
+
+
+class QdrantCollection:
+    """The items of one bundle, in one physical collection."""
+
+    def __init__(self, calls: Calls, name: str, bundle: str) -> None:
+        self._calls, self._name, self._bundle = calls, name, bundle
+
+    @property
+    def name(self) -> str:
+        """The collection's own name, never the alias."""
+        return self._name
+
+    @property
+    def bundle(self) -> str:
+        """The id of the bundle whose vectors it holds."""
+        return self._bundle
+
+    async def read(self, ids: Sequence[str]) -> dict[str, IndexedItem]:
+        """What is held of these ids; ids that are not held are left out."""
+        points = await self._get(ids, messages.ITEM_FIELD)
+        found = {}
+        for point in points:
+            item = from_payload({"item": point.payload["item"].string_value})
+            found[item.state.id] = item
+        return found
+
+    async def write(self, writes: Sequence[ItemWrite]) -> frozenset[str]:
+        """Apply compare-and-set writes of distinct items; returns the ids that were not applied."""
+        if not writes:
+            return frozenset()
+        meant = {write.item.state.id: write.item.state.versions for write in writes}
+        if len(meant) != len(writes):
+            raise ValueError("one batch holds two writes of one item; merge them first")
+        request = wire.UpdateBatchPoints(
+            collection_name=self._name, wait=True, operations=messages.operations_of(writes)
+        )
+        await self._call(self._calls.points.UpdateBatch, request)
+        points = await self._get(list(meant), messages.VERSION_FIELDS)
+        held = {point.payload["id"].string_value: messages.versions_of(point.payload) for point in points}
+        return frozenset(item_id for item_id, versions in meant.items() if held.get(item_id) != versions)
+
+    async def search(self, searches: Sequence[Search]) -> list[list[Hit]]:
+        """Run searches in one round trip: for each, the hits from best to worst."""
+        inputs = {
+            at: messages.vector_input(search.query)
+            for at, search in enumerate(searches)
+            if not (isinstance(search.query, SparseVector) and not len(search.query.indices))
+        }
+        try:
+            return await self._search(searches, inputs)
+        except grpc.aio.AioRpcError as error:
+            by_id = {at for at in inputs if isinstance(searches[at].query, str)}
+            about_index = "Index required" in (error.details() or "")
+            if not by_id or about_index or error.code() is grpc.StatusCode.ALREADY_EXISTS:
+                raise self._translated(error) from error
+        # One query names an item that is not held or lacks the vector: its search has no hits, the others go on.
+        stored = await self._stored_inputs({at: searches[at] for at in by_id})
+        inputs = {at: query for at, query in inputs.items() if at not in by_id} | stored
+        try:
+            return await self._search(searches, inputs)
+        except grpc.aio.AioRpcError as error:
+            raise self._translated(error) from error
+
+    async def count(self) -> IndexCounts:
+        """How many points are held."""
+        with_vector = wire.Filter(
+            must=[wire.Condition(has_vector=wire.HasVectorCondition(has_vector=VectorName.CONTENT.value))]
+        )
+        points = await self._count(with_vector)
+        return IndexCounts(points=points, tombstones=await self._count(wire.Filter()) - points)
+
+    async def _count(self, filter_: wire.Filter) -> int:
+        request = wire.CountPoints(collection_name=self._name, filter=filter_, exact=True)
+        answer = await self._call(self._calls.points.Count, request)
+        counted: int = answer.result.count
+        return counted
+
+    async def _search(self, searches: Sequence[Search], inputs: dict[int, wire.VectorInput]) -> list[list[Hit]]:
+        hits: list[list[Hit]] = [[] for _ in searches]
+        if not inputs:
+            return hits
+        queries = [messages.query_of(self._name, searches[at], query) for at, query in inputs.items()]
+        request = wire.QueryBatchPoints(collection_name=self._name, query_points=queries)
+        answer = await self._calls(self._calls.points.QueryBatch, request)
+        for at, result in zip(inputs, answer.result, strict=True):
+            for point in result.result:
+                payload = point.payload
+                title = payload["title"].string_value if "title" in payload else ""
+                hits[at].append(Hit(payload["id"].string_value, point.score, title))
+        return hits
+
+    async def _stored_inputs(self, searches: dict[int, Search]) -> dict[int, wire.VectorInput]:
+        """The stored vectors that searches by id ask for, where there are any."""
+        ids = list({search.query for search in searches.values() if isinstance(search.query, str)})
+        every = wire.WithVectorsSelector(enable=True)
+        points = await self._get(ids, wire.WithPayloadSelector(enable=False), every)
+        vectors = {point.id.uuid: point.vectors.vectors.vectors for point in points}
+        inputs = {}
+        for at, search in searches.items():
+            held = vectors.get(messages.point_id(str(search.query)).uuid)
+            if held is not None and search.using.value in held:
+                inputs[at] = messages.stored_input(held[search.using.value])
+        return inputs
+
+    async def _get(
+        self, ids: Sequence[str], payload: wire.WithPayloadSelector, vectors: wire.WithVectorsSelector | None = None
+    ) -> Sequence[wire.RetrievedPoint]:
+        if not ids:
+            return []
+        request = wire.GetPoints(
+            collection_name=self._name,
+            ids=[messages.point_id(item_id) for item_id in ids],
+            with_payload=payload,
+            with_vectors=vectors,
+        )
+        answer = await self._call(self._calls.points.Get, request)
+        points: Sequence[wire.RetrievedPoint] = answer.result
+        return points
+
+    async def _call(self, method: Any, request: Any) -> Any:
+        try:
+            return await self._calls(method, request)
+        except grpc.aio.AioRpcError as error:
+            raise self._translated(error) from error
+
+    def _translated(self, error: grpc.aio.AioRpcError) -> NearkinError:
+        if error.code() is grpc.StatusCode.NOT_FOUND:
+            return Unavailable("index", f"the collection {self._name} is not there")
+        return translated(error)
+
+
+class QdrantIndex:
+    """Collections by bundle, and the alias that says which one serves.
+
+    Args:
+        calls: how Qdrant is reached.
+        alias: the alias's name, and the prefix of every collection's.
+    """
+
+    def __init__(self, calls: Calls, alias: str) -> None:
+        self._calls, self._alias = calls, alias
+        self._serving: QdrantCollection | None = None
+        self._resolved_at = 0.0
+
+    async def prepare(self, bundle: str, dimensions: int) -> QdrantCollection:
+        """The collection of a bundle, made if missing, with the alias set if nothing serves yet.
+
+        Raises:
+            Misconfigured: a collection of that name exists with other dimensions, distance or payload indexes.
+        """
+        name = f"{self._alias}-{bundle}"
+        info = await self._info(name)
+        if info is None:
+            await self._create(name, dimensions)
+            info = await self._info(name)
+            if info is None:
+                raise Unavailable("index", f"the collection {name} was made and is not there")
+        _check(name, info, dimensions)
+        await self._complete(name, info)
+        if await self._resolve() is None:
+            create = wire.CreateAlias(collection_name=name, alias_name=self._alias)
+            await self._prepare(
+                self._calls.collections.UpdateAliases,
+                wire.ChangeAliases(actions=[wire.AliasOperations(create_alias=create)]),
+            )
+            self._serving = None
+        return QdrantCollection(self._calls, name, bundle)
+
+    async def serving(self) -> QdrantCollection:
+        """The collection that the alias names now, as of a second ago at most.
+
+        Raises:
+            Unavailable: nothing serves yet, or the engine does not answer.
+        """
+        if self._serving is not None and time.monotonic() - self._resolved_at < ALIAS_AGE_S:
+            return self._serving
+        asked_at = time.monotonic()
+        name = await self._resolve()
+        if name is None:
+            raise Unavailable("index", f"no collection serves under the alias {self._alias} yet")
+        if self._serving is None or self._serving.name != name:
+            self._serving = QdrantCollection(self._calls, name, name.removeprefix(f"{self._alias}-"))
+        self._resolved_at = asked_at
+        return self._serving
+
+    async def close(self) -> None:
+        """Release connections."""
+        await self._calls.close()
+
+    async def _resolve(self) -> str | None:
+        answer = await self._prepare(
+            self._calls.collections.ListAliases, wire.ListAliasesRequest(), self._calls.timeout_s
+        )
+        for alias in answer.aliases:
+            if alias.alias_name == self._alias:
+                return str(alias.collection_name)
+        return None
+
+    async def _info(self, name: str) -> wire.CollectionInfo | None:
+        try:
+            answer = await self._calls(
+                self._calls.collections.Get, wire.GetCollectionInfoRequest(collection_name=name), PREPARE_TIMEOUT_S
+            )
+        except grpc.aio.AioRpcError as error:
+            if error.code() is grpc.StatusCode.NOT_FOUND:
+                return None
+            raise translated(error) from error
+        info: wire.CollectionInfo = answer.result
+        return info
+
+    async def _create(self, name: str, dimensions: int) -> None:
+        content = wire.VectorParams(size=dimensions, distance=wire.Distance.Cosine)
+        request = wire.CreateCollection(
+            collection_name=name,
+            on_disk_payload=True,
+            vectors_config=wire.VectorsConfig(params_map=wire.VectorParamsMap(map={VectorName.CONTENT.value: content})),
+            sparse_vectors_config=wire.SparseVectorConfig(
+                map={VectorName.LEXICAL.value: wire.SparseVectorParams(modifier=wire.Modifier.Idf)}
+            ),
+            strict_mode_config=wire.StrictModeConfig(
+                enabled=True, unindexed_filtering_retrieve=False, unindexed_filtering_update=False
+            ),
+        )
+        try:
+            await self._calls(self._calls.collections.Create, request, PREPARE_TIMEOUT_S)
+        except grpc.aio.AioRpcError as error:
+            # Another process made it first; what it made is checked like any other.
+            if "already exists" not in (error.details() or ""):
+                raise translated(error) from error
+
+    async def _complete(self, name: str, info: wire.CollectionInfo) -> None:
+        """Make the payload indexes that an empty collection lacks: it is new, or its maker died half-way."""
+        for field, kind in PAYLOAD_INDEXES.items():
+            if field not in info.payload_schema:
+                request = wire.CreateFieldIndexCollection(
+                    collection_name=name, wait=True, field_name=field, field_type=_FIELD_TYPES[kind][0]
+                )
+                await self._prepare(self._calls.points.CreateFieldIndex, request)
+
+    async def _prepare(self, method: Any, request: Any, timeout_s: float = PREPARE_TIMEOUT_S) -> Any:
+        try:
+            return await self._calls(method, request, timeout_s)
+        except grpc.aio.AioRpcError as error:
+            raise translated(error) from error
+
+
+def _check(name: str, info: wire.CollectionInfo, dimensions: int) -> None:
+    """Refuse a collection that is not as `prepare` would make it.
+
+    Raises:
+        Misconfigured: names the collection, the first difference and the remedy.
+    """
+    difference = _difference(info, dimensions)
+    if difference:
+        raise Misconfigured(
+            difference,
+            field=name,
+            remedy="delete the collection, or set NEARKIN_INDEX_ALIAS to another name, and publish the items again",
+            reason="collection",
+        )
+
+
+def _difference(info: wire.CollectionInfo, dimensions: int) -> str:
+    params = info.config.params
+    dense = params.vectors_config.params_map.map
+    if VectorName.CONTENT.value not in dense:
+        return "the collection has no dense vector named 'content'"
+    content = dense[VectorName.CONTENT.value]
+    if content.size != dimensions:
+        return f"the collection holds vectors of {content.size} dimensions, the bundle makes {dimensions}"
+    if content.distance != wire.Distance.Cosine:
+        return f"the collection compares by {wire.Distance.Name(content.distance)}, it must be Cosine"
+    sparse = params.sparse_vectors_config.map
+    if VectorName.LEXICAL.value not in sparse or sparse[VectorName.LEXICAL.value].modifier != wire.Modifier.Idf:
+        return "the collection has no sparse vector named 'lexical' with the modifier Idf"
+    for field, kind in PAYLOAD_INDEXES.items():
+        if field not in info.payload_schema:
+            if info.points_count:
+                return f"the collection holds points and has no payload index on {field!r}"
+        elif info.payload_schema[field].data_type != _FIELD_TYPES[kind][1]:
+            found = wire.PayloadSchemaType.Name(info.payload_schema[field].data_type).lower()
+            return f"the payload index on {field!r} is of type {found}, it must be {kind}"
+    return ""

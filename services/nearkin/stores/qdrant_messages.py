@@ -1,0 +1,204 @@
+"""Items, searches and filters as Qdrant's gRPC messages; pure functions, so that the adapter holds calls alone."""
+
+import uuid
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Any
+
+import numpy as np
+from qdrant_client import grpc as wire
+
+from nearkin.contracts.stored import EVERYWHERE, attribute_key, category_key, to_payload
+from nearkin.core.filters import ItemFilter, PriceRange
+from nearkin.core.item import NEVER, Versions
+from nearkin.core.ports import IndexedItem, ItemWrite, Search, Stored
+from nearkin.core.similarity import SparseVector, VectorName, Vectors
+
+#: Point ids are UUIDv5 of item ids in this namespace: the same in every collection, for good.
+NAMESPACE = uuid.UUID("5b0a3c1e-6c0f-5d7e-9b1a-2f4d8e6a7c90")
+
+#: What a hit carries.
+HIT_FIELDS = wire.WithPayloadSelector(include=wire.PayloadIncludeSelector(fields=["id", "title"]))
+
+#: What a read carries: the whole item is one field.
+ITEM_FIELD = wire.WithPayloadSelector(include=wire.PayloadIncludeSelector(fields=["id", "item"]))
+
+#: What tells which state of an item is held.
+VERSION_FIELDS = wire.WithPayloadSelector(
+    include=wire.PayloadIncludeSelector(fields=["id", "content_version", "offer_version", "deleted_version"])
+)
+
+
+def point_id(item_id: str) -> wire.PointId:
+    """The id of an item's point."""
+    return wire.PointId(uuid=str(uuid.uuid5(NAMESPACE, item_id)))
+
+
+def to_value(value: Any) -> wire.Value:
+    """A value of a stored payload."""
+    if isinstance(value, str):
+        return wire.Value(string_value=value)
+    if isinstance(value, int):
+        return wire.Value(integer_value=value)
+    if isinstance(value, float):
+        return wire.Value(double_value=value)
+    return wire.Value(list_value=wire.ListValue(values=[to_value(item) for item in value]))
+
+
+def payload_of(item: IndexedItem) -> dict[str, wire.Value]:
+    """What the index holds of an item beside its vectors."""
+    return {key: to_value(value) for key, value in to_payload(item).items()}
+
+
+def versions_of(payload: Mapping[str, wire.Value]) -> Versions:
+    """The versions that a point is at."""
+    return Versions(
+        payload["content_version"].integer_value,
+        payload["offer_version"].integer_value,
+        payload["deleted_version"].integer_value,
+    )
+
+
+def check_finite(item_id: str, vectors: Vectors) -> None:
+    """Refuse vectors with NaN or infinity: the engine takes them in silence, and such a point spoils every ranking.
+
+    Raises:
+        ValueError: names the item and the vector.
+    """
+    if not np.isfinite(vectors.content).all():
+        raise ValueError(f"the content vector of item {item_id!r} holds NaN or infinity")
+    if not np.isfinite(vectors.lexical.values).all():
+        raise ValueError(f"the lexical vector of item {item_id!r} holds NaN or infinity")
+
+
+def operations_of(writes: Sequence[ItemWrite]) -> list[wire.PointsUpdateOperation]:
+    """The compare-and-set of many items as one upsert, and one operation for each payload that changes alone.
+
+    The upsert's filter says for each point which versions it must be at: a point that is held and named nowhere in the
+    filter was expected to be missing, so it is left as it is.
+    """
+    points, held = [], []
+    operations = []
+    for write in writes:
+        state, expected = write.item.state, write.expected
+        identity = point_id(state.id)
+        at_expected = _at(identity, expected) if expected is not None else None
+        payload = payload_of(write.item)
+        if write.vectors is Stored.VECTORS:
+            if at_expected is None:
+                raise ValueError(f"item {state.id!r} is not held, so it has no stored vectors to keep")
+            overwrite = wire.PointsUpdateOperation.OverwritePayload(
+                payload=payload, points_selector=wire.PointsSelector(filter=at_expected)
+            )
+            operations.append(wire.PointsUpdateOperation(overwrite_payload=overwrite))
+            continue
+        points.append(wire.PointStruct(id=identity, payload=payload, vectors=_named(state.id, write.vectors)))
+        if at_expected is not None:
+            held.append(wire.Condition(filter=at_expected))
+    if points:
+        never = wire.Filter(must=[_equals("content_version", NEVER - 1)])
+        upsert = wire.PointsUpdateOperation.PointStructList(
+            points=points, update_filter=wire.Filter(should=held) if held else never
+        )
+        operations.append(wire.PointsUpdateOperation(upsert=upsert))
+    return operations
+
+
+def query_of(collection: str, search: Search, query: wire.VectorInput) -> wire.QueryPoints:
+    """One search as a message."""
+    excluded = search.filter.exclude_ids
+    if isinstance(search.query, str):
+        excluded = (*excluded, search.query)
+    return wire.QueryPoints(
+        collection_name=collection,
+        query=wire.Query(nearest=query),
+        using=search.using.value,
+        filter=filter_of(search.filter, excluded),
+        params=wire.SearchParams(exact=search.exact),
+        limit=search.limit,
+        with_payload=HIT_FIELDS,
+    )
+
+
+def vector_input(query: str | SparseVector | Any) -> wire.VectorInput:
+    """A search's query as a message."""
+    if isinstance(query, str):
+        return wire.VectorInput(id=point_id(query))
+    if isinstance(query, SparseVector):
+        return wire.VectorInput(sparse=_sparse(query))
+    if not np.isfinite(query).all():
+        raise ValueError("the query vector holds NaN or infinity")
+    return wire.VectorInput(dense=wire.DenseVector(data=query.tolist()))
+
+
+def stored_input(vector: wire.VectorOutput) -> wire.VectorInput:
+    """A stored vector as the query of another search; older servers answer in the deprecated fields."""
+    if vector.HasField("sparse"):
+        return wire.VectorInput(sparse=vector.sparse)
+    if vector.HasField("indices"):
+        return wire.VectorInput(sparse=wire.SparseVector(indices=vector.indices.data, values=vector.data))
+    return wire.VectorInput(dense=vector.dense if vector.HasField("dense") else wire.DenseVector(data=vector.data))
+
+
+def filter_of(asked: ItemFilter, excluded: Iterable[str]) -> wire.Filter:
+    """What a neighbour must be: visible, and as asked."""
+    must = [_equals("visible", 1)]
+    if asked.categories_any:
+        must.append(_any("categories", [category_key(path) for path in asked.categories_any]))
+    must.extend(_any("categories", [category_key(path)]) for path in asked.categories_all)
+    if asked.category_prefix:
+        must.append(_any("category_prefixes", [category_key(asked.category_prefix)]))
+    if asked.tags_any:
+        must.append(_any("tags", asked.tags_any))
+    must.extend(_any("tags", [tag]) for tag in asked.tags_all)
+    must.extend(_any("attributes", [attribute_key(name, value)]) for name, value in asked.attributes)
+    if asked.price is not None:
+        must.extend(_price(asked.price))
+    if asked.availability:
+        must.append(_any("availability", [availability.value for availability in asked.availability]))
+    if asked.market:
+        must.append(_any("markets", [asked.market, EVERYWHERE]))
+    ids = [point_id(item_id) for item_id in excluded]
+    must_not = [wire.Condition(has_id=wire.HasIdCondition(has_id=ids))] if ids else []
+    return wire.Filter(must=must, must_not=must_not)
+
+
+def _price(price: PriceRange) -> list[wire.Condition]:
+    conditions = [_any("currency", [price.currency])]
+    if price.low is not None or price.high is not None:
+        span = wire.Range(gte=price.low, lte=price.high)
+        conditions.append(wire.Condition(field=wire.FieldCondition(key="price", range=span)))
+    return conditions
+
+
+def _equals(key: str, value: int) -> wire.Condition:
+    return wire.Condition(field=wire.FieldCondition(key=key, match=wire.Match(integer=value)))
+
+
+def _any(key: str, values: Iterable[str]) -> wire.Condition:
+    match = wire.Match(keywords=wire.RepeatedStrings(strings=values))
+    return wire.Condition(field=wire.FieldCondition(key=key, match=match))
+
+
+def _at(identity: wire.PointId, versions: Versions) -> wire.Filter:
+    return wire.Filter(
+        must=[
+            wire.Condition(has_id=wire.HasIdCondition(has_id=[identity])),
+            _equals("content_version", versions.content),
+            _equals("offer_version", versions.offer),
+            _equals("deleted_version", versions.deleted),
+        ]
+    )
+
+
+def _named(item_id: str, vectors: Vectors | None) -> wire.Vectors:
+    if vectors is None:
+        return wire.Vectors(vectors=wire.NamedVectors())
+    check_finite(item_id, vectors)
+    named = {VectorName.CONTENT.value: wire.Vector(dense=wire.DenseVector(data=vectors.content.tolist()))}
+    if len(vectors.lexical.indices):
+        named[VectorName.LEXICAL.value] = wire.Vector(sparse=_sparse(vectors.lexical))
+    return wire.Vectors(vectors=wire.NamedVectors(vectors=named))
+
+
+def _sparse(vector: SparseVector) -> wire.SparseVector:
+    return wire.SparseVector(indices=vector.indices.tolist(), values=vector.values.tolist())
