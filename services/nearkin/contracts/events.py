@@ -330,8 +330,8 @@ def _record(event: Upserted | Offered | Deleted) -> tuple[bytes, bytes]:
         key = event.id.encode()
     except UnicodeEncodeError as error:
         raise _refused("surrogate", "", "a text holds a lone surrogate") from error
-    except OverflowError as error:
-        raise _refused("out_of_range", "", "a number is larger than 64 bits hold") from error
+    except ValueError as error:  # an integer of more digits than Python writes
+        raise _refused("out_of_range", "", "a number is too large") from error
     except (TypeError, AttributeError) as error:
         raise _refused("wrong_type", "", "a value is of a type that JSON does not have") from error
     decode_item_event(key, value)
