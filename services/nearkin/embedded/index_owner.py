@@ -33,8 +33,10 @@ from nearkin.core.errors import Misconfigured
 from nearkin.embedded.data_folder import DataFolder, is_collection_name
 from nearkin.embedded.edge_collection import EdgeCollection
 from nearkin.embedded.edge_messages import Refused, bad_request
+from nearkin.ops.logs import configure
+from nearkin.ops.settings import load_settings
 
-log = logging.getLogger(__name__)
+log = logging.getLogger("nearkin.embedded.index_owner")
 
 #: Seconds between two times that changes are made durable.
 SYNC_EVERY_S = 5.0
@@ -387,11 +389,11 @@ def main(arguments: list[str] | None = None) -> int:
     parser.add_argument("--data", type=Path, required=True, help="the folder of the index; made where it is missing")
     parser.add_argument("--listen", default="127.0.0.1:6334", help="host:port to serve on; port 0 takes a free one")
     chosen = parser.parse_args(arguments)
-    logging.basicConfig(level=logging.INFO, format="%(asctime)s %(levelname)s %(name)s: %(message)s", stream=sys.stderr)
     try:
+        configure(load_settings(), "index")
         asyncio.run(serve(chosen.data, chosen.listen))
     except Misconfigured as refused:
-        log.error("%s", refused)
+        print(f"{refused}", file=sys.stderr)  # noqa: T201
         return EXIT_REFUSED
     return 0
 

@@ -22,6 +22,7 @@ from nearkin.core.ports import IndexCounts, IndexedItem, ItemWrite, Search
 from nearkin.core.similarity import Hit, SparseVector, VectorName
 from nearkin.ops.settings import Settings
 from nearkin.stores import qdrant_messages as messages
+from nearkin.stores.checks import check_writes
 
 #: Making and checking a collection may take longer than a call that serves a request.
 PREPARE_TIMEOUT_S = 60.0
@@ -169,9 +170,8 @@ class QdrantCollection:
         """Apply compare-and-set writes of distinct items; returns the ids that were not applied."""
         if not writes:
             return frozenset()
+        check_writes(writes)
         meant = {write.item.state.id: write.item.state.versions for write in writes}
-        if len(meant) != len(writes):
-            raise ValueError("one batch holds two writes of one item; merge them first")
         request = wire.UpdateBatchPoints(
             collection_name=self._name, wait=True, operations=messages.operations_of(writes)
         )

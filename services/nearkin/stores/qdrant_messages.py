@@ -58,18 +58,6 @@ def versions_of(payload: Mapping[str, wire.Value]) -> Versions:
     )
 
 
-def check_finite(item_id: str, vectors: Vectors) -> None:
-    """Refuse vectors with NaN or infinity: the engine takes them in silence, and such a point spoils every ranking.
-
-    Raises:
-        ValueError: names the item and the vector.
-    """
-    if not np.isfinite(vectors.content).all():
-        raise ValueError(f"the content vector of item {item_id!r} holds NaN or infinity")
-    if not np.isfinite(vectors.lexical.values).all():
-        raise ValueError(f"the lexical vector of item {item_id!r} holds NaN or infinity")
-
-
 def operations_of(writes: Sequence[ItemWrite]) -> list[wire.PointsUpdateOperation]:
     """The compare-and-set of many items as one upsert, and one operation for each payload that changes alone.
 
@@ -83,15 +71,13 @@ def operations_of(writes: Sequence[ItemWrite]) -> list[wire.PointsUpdateOperatio
         identity = point_id(state.id)
         at_expected = _at(identity, expected) if expected is not None else None
         payload = payload_of(write.item)
-        if write.vectors is Stored.VECTORS:
-            if at_expected is None:
-                raise ValueError(f"item {state.id!r} is not held, so it has no stored vectors to keep")
+        if isinstance(write.vectors, Stored):
             overwrite = wire.PointsUpdateOperation.OverwritePayload(
                 payload=payload, points_selector=wire.PointsSelector(filter=at_expected)
             )
             operations.append(wire.PointsUpdateOperation(overwrite_payload=overwrite))
             continue
-        points.append(wire.PointStruct(id=identity, payload=payload, vectors=_named(state.id, write.vectors)))
+        points.append(wire.PointStruct(id=identity, payload=payload, vectors=_named(write.vectors)))
         if at_expected is not None:
             held.append(wire.Condition(filter=at_expected))
     if points:
@@ -190,10 +176,9 @@ def _at(identity: wire.PointId, versions: Versions) -> wire.Filter:
     )
 
 
-def _named(item_id: str, vectors: Vectors | None) -> wire.Vectors:
+def _named(vectors: Vectors | None) -> wire.Vectors:
     if vectors is None:
         return wire.Vectors(vectors=wire.NamedVectors())
-    check_finite(item_id, vectors)
     named = {VectorName.CONTENT.value: wire.Vector(dense=wire.DenseVector(data=vectors.content.tolist()))}
     if len(vectors.lexical.indices):
         named[VectorName.LEXICAL.value] = wire.Vector(sparse=_sparse(vectors.lexical))
