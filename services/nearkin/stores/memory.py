@@ -66,6 +66,7 @@ class MemoryCollection:
 
     def _search(self, search: Search) -> list[Hit]:
         query = search.query
+        own = query if isinstance(query, str) else None
         if isinstance(query, str):
             anchor = self._points.get(query)
             if anchor is None or anchor.vectors is None:
@@ -74,7 +75,7 @@ class MemoryCollection:
         candidates = [
             point
             for item_id, point in self._points.items()
-            if item_id != search.query and point.vectors is not None and _matches(point.item, search.filter)
+            if item_id != own and point.vectors is not None and _matches(point.item, search.filter)
         ]
         scores = self._idf_scores(query, candidates) if isinstance(query, SparseVector) else _cosines(query, candidates)
         best = sorted(zip(scores, candidates, strict=True), key=lambda scored: -scored[0])[: search.limit]

@@ -1,0 +1,131 @@
+"""A look-up server over gRPC on a free port, whose index can be taken away, slowed down and filled by a test."""
+
+import asyncio
+from collections.abc import AsyncIterator, Sequence
+from contextlib import asynccontextmanager
+from dataclasses import dataclass, field
+
+from prometheus_client import CollectorRegistry
+
+from nearkin.client.lookup import LookupClient
+from nearkin.core.errors import Unavailable
+from nearkin.core.item import ItemState
+from nearkin.core.ports import ContentEncoder, IndexedItem, ItemCollection, ItemWrite, Search
+from nearkin.core.similarity import Hit, Vectors
+from nearkin.encoders.fake import HashingEncoder
+from nearkin.lookup.server import Limits, LookupServer
+from nearkin.ops.health import Health
+from nearkin.ops.metrics import Metrics
+from nearkin.stores.memory import MemoryIndex
+
+
+@dataclass
+class WatchedIndex:
+    """An index that counts its searches, answers late, or not at all, as a test says."""
+
+    index: MemoryIndex = field(default_factory=MemoryIndex)
+    problem: Exception | None = None
+    may_answer: asyncio.Event = field(default_factory=asyncio.Event)
+    searched: list[list[Search]] = field(default_factory=list)
+    reads: int = 0
+
+    def __post_init__(self) -> None:
+        self.may_answer.set()
+
+    def go_away(self) -> None:
+        self.problem = Unavailable("index", "the test took it away")
+
+    def come_back(self) -> None:
+        self.problem = None
+
+    async def prepare(self, bundle: str, dimensions: int) -> ItemCollection:
+        return await self.index.prepare(bundle, dimensions)
+
+    async def serving(self) -> ItemCollection:
+        if self.problem:
+            raise self.problem
+        return WatchedCollection(self, await self.index.serving())
+
+    async def close(self) -> None:
+        await self.index.close()
+
+
+@dataclass
+class WatchedCollection:
+    watched: WatchedIndex
+    collection: ItemCollection
+
+    @property
+    def name(self) -> str:
+        return self.collection.name
+
+    @property
+    def bundle(self) -> str:
+        return self.collection.bundle
+
+    async def read(self, ids: Sequence[str]) -> dict[str, IndexedItem]:
+        self.watched.reads += 1
+        await self.watched.may_answer.wait()
+        return await self.collection.read(ids)
+
+    async def write(self, writes: Sequence[ItemWrite]) -> frozenset[str]:
+        return await self.collection.write(writes)
+
+    async def search(self, searches: Sequence[Search]) -> list[list[Hit]]:
+        self.watched.searched.append(list(searches))
+        await self.watched.may_answer.wait()
+        return await self.collection.search(searches)
+
+    async def count(self) -> object:
+        return await self.collection.count()
+
+
+@dataclass
+class LiveLookups:
+    """A running server, and what a test does to it."""
+
+    index: WatchedIndex
+    encoder: ContentEncoder
+    server: LookupServer
+    metrics: Metrics
+    health: Health
+    client: LookupClient
+    address: str = ""
+
+    async def publish(self, *states: ItemState) -> None:
+        """Write items as an indexer does: present ones with their vectors, all others without."""
+        collection = await self.index.prepare(self.encoder.bundle, self.encoder.dimensions)
+        held = await collection.read([state.id for state in states])
+        writes = []
+        for state in states:
+            vectors = self.encoder.encode([state.content])[0] if state.content else None
+            expected = held[state.id].state.versions if state.id in held else None
+            item = IndexedItem(state, fingerprint="f" if vectors else "", indexed_at=1_700_000_000_000)
+            writes.append(ItemWrite(item, expected, vectors if isinstance(vectors, Vectors) else None))
+        assert await collection.write(writes) == frozenset()
+
+    async def until_ready(self, *, ready: bool = True) -> None:
+        """Wait until the server's health says so."""
+        while bool(self.health.waiting) is ready:
+            await asyncio.sleep(0.01)
+
+
+@asynccontextmanager
+async def live_lookups(
+    limits: Limits | None = None, encoder: ContentEncoder | None = None
+) -> AsyncIterator[LiveLookups]:
+    """Start a server with an empty index, and a client of it; stop both at the end."""
+    index, encoder = WatchedIndex(), encoder or HashingEncoder()
+    await index.prepare(encoder.bundle, encoder.dimensions)
+    metrics = Metrics(CollectorRegistry(), "lookup")
+    health = Health(metrics, "index")
+    server = LookupServer(index, encoder, limits or Limits(), metrics, health)
+    address = await server.start("127.0.0.1:0")
+    async with LookupClient(address) as client:
+        live = LiveLookups(index, encoder, server, metrics, health, client, address)
+        try:
+            await live.until_ready()
+            yield live
+        finally:
+            index.may_answer.set()
+            await server.drain(grace_s=0)

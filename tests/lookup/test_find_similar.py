@@ -1,0 +1,318 @@
+from collections.abc import Sequence
+from dataclasses import replace
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from live_lookups import WatchedIndex
+
+from nearkin.core import item
+from nearkin.core.errors import InvalidRequest, Misconfigured, PermanentError, Unavailable, UnknownItem
+from nearkin.core.filters import ItemFilter
+from nearkin.core.item import Content, ItemState, Offer, Price, Status
+from nearkin.core.ports import IndexedItem, ItemWrite, Search
+from nearkin.core.retrieval import Retrieval
+from nearkin.core.similarity import Hit, VectorName, Vectors
+from nearkin.encoders.fake import HashingEncoder
+from nearkin.lookup.find_similar import Neighbours, SimilarTo, find_similar
+
+ENCODER = HashingEncoder()
+
+
+async def index_of(*states: ItemState) -> WatchedIndex:
+    index = WatchedIndex()
+    collection = await index.prepare(ENCODER.bundle, ENCODER.dimensions)
+    writes = []
+    for state in states:
+        vectors = ENCODER.encode([state.content])[0] if state.content else None
+        writes.append(ItemWrite(IndexedItem(state, "f"), None, vectors if isinstance(vectors, Vectors) else None))
+    await collection.write(writes)
+    return index
+
+
+def product(item_id: str, title: str, **fields: object) -> ItemState:
+    return item.upserted(item_id, Content(title=title, **fields), 1)
+
+
+async def find(
+    index: WatchedIndex, *lookups: SimilarTo, candidates: int = 100, encoder: HashingEncoder = ENCODER
+) -> list[Neighbours | PermanentError]:
+    return await find_similar(lookups, index, encoder, candidates=candidates, observe=lambda stage, seconds: None)
+
+
+def ids(answer: Neighbours | PermanentError) -> list[str]:
+    assert isinstance(answer, Neighbours), answer
+    return [one.id for one in answer.neighbours]
+
+
+MUGS = [product(f"mug-{n}", f"red mug number {n}") for n in range(8)]
+
+
+async def test_an_item_of_the_index_has_its_most_similar_items_without_itself():
+    index = await index_of(product("a", "red mug"), product("b", "red mug large"), product("c", "garden hose"))
+    (answer,) = await find(index, SimilarTo("a", k=2))
+    assert ids(answer) == ["b", "c"]
+
+
+async def test_a_content_that_is_not_published_has_neighbours_too():
+    index = await index_of(product("a", "red mug"), product("b", "garden hose"))
+    (answer,) = await find(index, SimilarTo(Content(title="hose for a garden"), k=1))
+    assert ids(answer) == ["b"]
+
+
+async def test_an_item_is_looked_up_in_one_read_and_one_search():
+    index = await index_of(*MUGS)
+    await find(index, SimilarTo("mug-1"))
+    assert (index.reads, len(index.searched)) == (1, 1)
+
+
+async def test_many_anchors_are_looked_up_in_one_read_and_one_search():
+    index = await index_of(*MUGS)
+    answers = await find(index, *(SimilarTo(f"mug-{n}", k=3) for n in range(8)), SimilarTo(Content(title="mug"), k=3))
+    assert all(len(ids(answer)) == 3 for answer in answers)
+    assert (index.reads, len(index.searched)) == (1, 1)
+
+
+async def test_what_is_wrong_with_one_anchor_does_not_touch_the_others():
+    index = await index_of(*MUGS)
+    found, unknown, empty, by_content = await find(
+        index, SimilarTo("mug-1", k=1), SimilarTo("none"), SimilarTo(Content()), SimilarTo(Content(title="mug"), k=1)
+    )
+    assert isinstance(unknown, UnknownItem)
+    assert isinstance(empty, InvalidRequest)
+    assert len(ids(found)) == len(ids(by_content)) == 1
+
+
+@pytest.mark.parametrize(
+    ("state", "says"),
+    [
+        (None, "not in the index"),
+        (item.deleted("a", 5), "deleted"),
+        (item.merge(product("a", "mug"), item.deleted("a", 5)), "deleted"),
+        (item.offered("a", Offer(), 1), "no content yet"),
+    ],
+)
+async def test_an_anchor_that_is_not_there_is_unknown_and_the_message_says_why(state: ItemState | None, says: str):
+    index = await index_of(*MUGS, *([state] if state else []))
+    (answer,) = await find(index, SimilarTo("a"))
+    assert isinstance(answer, UnknownItem)
+    assert says in str(answer)
+    assert answer.field == "anchor.item_id"
+
+
+async def test_a_hidden_item_may_be_an_anchor_but_never_a_neighbour():
+    index = await index_of(*MUGS, product("hidden", "red mug", status=Status.HIDDEN))
+    by_id, by_content = await find(index, SimilarTo("hidden", k=20), SimilarTo(Content(title="red mug"), k=20))
+    assert len(ids(by_id)) == len(ids(by_content)) == 8
+    assert "hidden" not in ids(by_id) + ids(by_content)
+
+
+async def test_each_retrieval_names_its_own_sources():
+    index = await index_of(*MUGS)
+    names = {}
+    for retrieval in Retrieval:
+        (answer,) = await find(index, SimilarTo("mug-1", retrieval=retrieval))
+        assert isinstance(answer, Neighbours)
+        names[retrieval] = {source.name for one in answer.neighbours for source in one.sources}
+    assert names == {
+        Retrieval.FUSED: {VectorName.CONTENT, VectorName.LEXICAL},
+        Retrieval.DENSE: {VectorName.CONTENT},
+        Retrieval.LEXICAL: {VectorName.LEXICAL},
+    }
+
+
+@pytest.mark.parametrize("retrieval", Retrieval)
+async def test_ranks_of_a_source_count_from_one(retrieval: Retrieval):
+    index = await index_of(*MUGS)
+    (answer,) = await find(index, SimilarTo("mug-1", k=7, retrieval=retrieval))
+    assert isinstance(answer, Neighbours)
+    for name in VectorName:
+        ranks = sorted(source.rank for one in answer.neighbours for source in one.sources if source.name is name)
+        assert ranks == list(range(1, len(ranks) + 1))
+
+
+async def test_fusion_gets_as_many_candidates_as_set_and_at_least_k():
+    index = await index_of(*MUGS)
+    await find(index, SimilarTo("mug-1", k=10), candidates=50)
+    await find(index, SimilarTo("mug-1", k=200), candidates=50)
+    assert [[search.limit for search in searches] for searches in index.searched] == [[50, 50], [200, 200]]
+
+
+async def test_a_filter_that_starves_the_search_is_searched_again_exactly():
+    index = await index_of(*MUGS, product("only", "blue mug", tags=("rare",)))
+    (answer,) = await find(index, SimilarTo("mug-1", k=3, filter=ItemFilter(tags_any=("rare",))))
+    assert ids(answer) == ["only"]
+    first, second = index.searched
+    assert [search.exact for search in first] == [False, False]
+    assert [(search.using, search.exact) for search in second] == [(VectorName.CONTENT, True)]
+
+
+async def test_a_search_without_a_filter_or_with_hits_enough_is_not_repeated():
+    index = await index_of(*MUGS)
+    await find(index, SimilarTo("mug-1", k=100))
+    await find(index, SimilarTo("mug-1", k=3, filter=ItemFilter(exclude_ids=("mug-2",))))
+    assert len(index.searched) == 2
+
+
+async def test_the_hits_of_the_exact_search_are_those_that_count():
+    class Approximate(WatchedIndex):
+        """Finds by meaning only what it scans exactly, as a thin graph does at its worst."""
+
+        async def serving(self):
+            collection = await super().serving()
+            search = collection.search
+
+            async def starved(searches: Sequence[Search]) -> list[list[Hit]]:
+                found = await search(searches)
+                return [
+                    hits if one.exact or one.using is VectorName.LEXICAL else []
+                    for one, hits in zip(searches, found, strict=True)
+                ]
+
+            collection.search = starved
+            return collection
+
+    index = Approximate((await index_of(*MUGS)).index)
+    many = ItemFilter(exclude_ids=("mug-2",))
+    answers = await find(
+        index,
+        SimilarTo("mug-1", k=20, filter=many, retrieval=Retrieval.DENSE),
+        SimilarTo("none", k=20, filter=many),
+        SimilarTo("mug-3", k=20, filter=many, retrieval=Retrieval.DENSE),
+    )
+    assert len(ids(answers[0])) == len(ids(answers[2])) == 6
+    assert isinstance(answers[1], UnknownItem)
+
+
+async def test_a_content_is_never_compared_in_another_bundles_space():
+    index = await index_of(*MUGS)
+    by_content, by_id = await find(
+        index, SimilarTo(Content(title="mug")), SimilarTo("mug-1", k=1), encoder=HashingEncoder(bundle="other")
+    )
+    assert isinstance(by_content, Misconfigured)
+    assert "NEARKIN_BUNDLE_PATH" in by_content.remedy
+    assert len(ids(by_id)) == 1
+
+
+async def test_a_content_without_words_is_refused_where_only_words_are_searched():
+    class Wordless(HashingEncoder):
+        def encode(self, contents):
+            empty = HashingEncoder().encode([Content(title="x")])[0].lexical
+            empty = replace(empty, indices=empty.indices[:0], values=empty.values[:0])
+            return [replace(one, lexical=empty) for one in super().encode(contents)]
+
+    index = await index_of(*MUGS)
+    lexical, fused = await find(
+        index,
+        SimilarTo(Content(title="mug"), retrieval=Retrieval.LEXICAL),
+        SimilarTo(Content(title="mug")),
+        encoder=Wordless(),
+    )
+    assert isinstance(lexical, InvalidRequest)
+    assert len(ids(fused)) == 8
+
+
+async def test_a_filter_that_the_index_refuses_fails_its_look_up_alone():
+    class Picky(WatchedIndex):
+        async def serving(self):
+            collection = await super().serving()
+            search = collection.search
+
+            async def picky(searches: Sequence[Search]) -> list[list[Hit]]:
+                if any(one.filter.market for one in searches):
+                    raise Misconfigured("is not indexed", field="filter.market", remedy="leave it out")
+                return await search(searches)
+
+            collection.search = picky
+            return collection
+
+    index = Picky((await index_of(*MUGS)).index)
+    refused, found = await find(index, SimilarTo("mug-1", filter=ItemFilter(market="DE")), SimilarTo("mug-1", k=1))
+    assert isinstance(refused, Misconfigured)
+    assert len(ids(found)) == 1
+    (refused,) = await find(index, SimilarTo("mug-1", filter=ItemFilter(market="DE")))
+    assert isinstance(refused, Misconfigured)
+
+
+async def test_an_index_that_is_away_fails_all_look_ups():
+    index = await index_of(*MUGS)
+    index.go_away()
+    with pytest.raises(Unavailable):
+        await find(index, SimilarTo("mug-1"))
+
+
+async def test_every_stage_is_timed_once():
+    index = await index_of(*MUGS)
+    stages: list[str] = []
+    lookups = [SimilarTo("mug-1"), SimilarTo(Content(title="mug"))]
+    await find_similar(lookups, index, ENCODER, candidates=10, observe=lambda stage, seconds: stages.append(stage))
+    assert stages == ["resolve", "encode", "search", "fuse"]
+
+
+WORDS = ("red", "blue", "mug", "cup", "hose", "lamp", "large", "set")
+contents = st.builds(
+    Content,
+    title=st.lists(st.sampled_from(WORDS), min_size=1, max_size=4).map(" ".join),
+    tags=st.lists(st.sampled_from(("new", "sale")), max_size=2, unique=True).map(tuple),
+    status=st.sampled_from(Status),
+)
+offers = st.builds(Offer, price=st.one_of(st.none(), st.builds(Price, st.floats(0, 9), st.just("EUR"))))
+filters = st.builds(
+    ItemFilter,
+    tags_any=st.sampled_from(((), ("new",), ("new", "sale"))),
+    exclude_ids=st.lists(st.integers(0, 11).map(str), max_size=4).map(tuple),
+)
+
+
+@st.composite
+def catalogues(draw: st.DrawFn) -> list[ItemState]:
+    """Items that are active, hidden, deleted or known by an offer alone."""
+    states = []
+    for number in range(draw(st.integers(1, 12))):
+        state = item.upserted(str(number), draw(contents), 2, draw(offers), 2)
+        match draw(st.sampled_from(("present", "present", "deleted", "pending"))):
+            case "deleted":
+                state = item.merge(state, item.deleted(str(number), 3))
+            case "pending":
+                state = item.offered(str(number), Offer(), 2)
+        states.append(state)
+    return states
+
+
+@settings(deadline=None, max_examples=60)
+@given(
+    catalogues(), st.integers(0, 11).map(str) | contents, st.integers(1, 15), filters, st.sampled_from(Retrieval),
+    st.integers(1, 20),
+)  # fmt: skip
+async def test_an_answer_never_holds_the_anchor_a_hidden_or_deleted_item_or_an_item_twice(
+    states: list[ItemState],
+    anchor: str | Content,
+    k: int,
+    conditions: ItemFilter,
+    retrieval: Retrieval,
+    candidates: int,
+):
+    (answer,) = await find(await index_of(*states), SimilarTo(anchor, k, conditions, retrieval), candidates=candidates)
+    known = {state.id: state for state in states}
+    if isinstance(anchor, str) and not (anchor in known and known[anchor].is_present):
+        assert isinstance(answer, UnknownItem)
+        return
+    found = ids(answer)
+    assert anchor not in found
+    assert len(found) == len(set(found)) <= k
+    assert all(known[one].is_visible for one in found)
+    assert not set(found) & set(conditions.exclude_ids)
+    assert all(not conditions.tags_any or set(conditions.tags_any) & set(known[one].content.tags) for one in found)
+    scores = [one.score for one in answer.neighbours]
+    assert scores == sorted(scores, reverse=True)
+    if retrieval is not Retrieval.LEXICAL:
+        # By meaning every item is some candidate: as many are found as there are, up to k.
+        admitted = {
+            one.id
+            for one in states
+            if one.is_visible
+            and one.id != anchor
+            and one.id not in conditions.exclude_ids
+            and (not conditions.tags_any or set(conditions.tags_any) & set(one.content.tags))
+        }
+        assert len(found) == min(k, len(admitted))
