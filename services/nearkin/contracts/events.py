@@ -385,7 +385,7 @@ def _broken_rule(message: str) -> InvalidEvent:
         word = "at least" if bound[1].startswith(">") else "at most"
         return _refused("out_of_range", field, f"the number must be {word} {bound[2]}")
     if "out of range" in message:
-        return _refused("not_finite", field, "the number is larger than a double holds")
+        return _refused("out_of_range", field, "the number is larger than a double holds")
     if "matching regex" in message:
         return _refused("bad_format", field, f"{of_name or 'it '}has not the form that the schema asks for")
     if message.startswith("Invalid value"):
