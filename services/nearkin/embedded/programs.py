@@ -6,7 +6,7 @@ import socket
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import IO
 
@@ -33,18 +33,11 @@ def accepts(address: str) -> bool:
     return True
 
 
-def start(
-    command: Sequence[str],
-    output: IO[bytes] | int,
-    environment: Mapping[str, str] | None = None,
-    nice: int = 0,
-) -> subprocess.Popen[bytes]:
-    """Start a program that dies with this process, in a session of its own so that Ctrl-C reaches only its parent.
+def leashed(command: Sequence[str], nice: int = 0) -> list[str]:
+    """The command that runs a program so that it dies with this process.
 
     Args:
         command: the program and its arguments; the program is found on the PATH.
-        output: where stdout and stderr go.
-        environment: its whole environment; this process's where it is None.
         nice: how much it yields to others.
 
     Raises:
@@ -53,14 +46,22 @@ def start(
     program = shutil.which(command[0])
     if program is None:
         raise Misconfigured(f"there is no program {command[0]}", remedy="install it, or put it on the PATH")
-    leash = [sys.executable, "-I", "-S", str(Path(__file__).with_name("leash.py")), str(os.getpid()), str(nice)]
+    leash = Path(__file__).with_name("leash.py")
+    return [sys.executable, "-I", "-S", str(leash), str(os.getpid()), str(nice), program, *command[1:]]
+
+
+def start(command: Sequence[str], output: IO[bytes] | int) -> subprocess.Popen[bytes]:
+    """Start a program that dies with this process.
+
+    It gets a process group of its own, so that Ctrl-C reaches only its parent; not a session of its own, because Linux
+    weighs niceness within a session only.
+
+    Args:
+        command: the program and its arguments.
+        output: where stdout and stderr go.
+    """
     return subprocess.Popen(
-        [*leash, program, *command[1:]],
-        stdin=subprocess.DEVNULL,
-        stdout=output,
-        stderr=subprocess.STDOUT,
-        env=environment,
-        start_new_session=True,
+        leashed(command), stdin=subprocess.DEVNULL, stdout=output, stderr=subprocess.STDOUT, process_group=0
     )
 
 
