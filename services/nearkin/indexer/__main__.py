@@ -1,0 +1,91 @@
+"""`python -m nearkin.indexer`: one lane of the indexer, configured by NEARKIN_* alone."""
+
+import asyncio
+import contextlib
+import logging
+import os
+
+from prometheus_client import CollectorRegistry
+
+from nearkin.core.errors import Misconfigured, TemporaryError, Unavailable
+from nearkin.core.ports import ContentEncoder, ItemCollection
+from nearkin.encoders.bundle import load_encoder
+from nearkin.indexer.app import LANES, Lane, build
+from nearkin.indexer.index_item import IndexItems
+from nearkin.ops import logs
+from nearkin.ops.failures import Stopped, engine_of, patiently
+from nearkin.ops.health import Health, HealthServer
+from nearkin.ops.metrics import Metrics
+from nearkin.ops.process import EXIT_MISCONFIGURED, exit_with, stop_on_signals
+from nearkin.ops.settings import Settings, load_settings
+from nearkin.stores.qdrant import connect
+
+log = logging.getLogger("nearkin.indexer")
+
+#: How often the collection's points are counted, in seconds.
+COUNT_EVERY_S = 10.0
+
+
+def main() -> int:
+    """Serve until told to stop; the exit status."""
+    try:
+        settings = load_settings()
+        process = f"indexer-{settings.indexer_lane}"
+        logs.configure(settings, process)
+        lane = LANES[settings.indexer_lane]
+        os.nice(lane.nice)
+        metrics = Metrics(CollectorRegistry(), process)
+        health = Health(metrics, "index", "broker", "group")
+        with HealthServer(settings.metrics_listen, health, metrics):
+            encoder = load_encoder(settings.bundle_path, settings.encode_threads)
+            log.info("starting", extra=logs.fields(lane=settings.indexer_lane, bundle=encoder.bundle))
+            return asyncio.run(serve(settings, lane, encoder, metrics, health))
+    except Misconfigured as error:
+        log.critical("misconfigured", extra=logs.fields(problem=str(error)))
+        return EXIT_MISCONFIGURED
+
+
+async def serve(settings: Settings, lane: Lane, encoder: ContentEncoder, metrics: Metrics, health: Health) -> int:
+    """Wire the parts, wait for the index, and serve the lane."""
+    stopping = stop_on_signals()
+    index = connect(settings)
+
+    def failed(error: TemporaryError) -> None:
+        health.waits("index", str(error))
+        metrics.retries.labels(engine=engine_of(error)).inc()
+
+    try:
+        items = await patiently(
+            lambda: index.prepare(encoder.bundle, encoder.dimensions),
+            settings=settings,
+            stopping=stopping,
+            failed=failed,
+        )
+        health.ready("index")
+        index_items = IndexItems(
+            items, encoder, metrics, write_batch=lane.write_batch, sample_every_s=lane.sample_every_s
+        )
+        counting = asyncio.create_task(count_points(items, metrics))
+        try:
+            return await build(settings, lane, index_items, metrics, health, stopping).run()
+        finally:
+            counting.cancel()
+            await index_items.close()
+    except Stopped:
+        return 0
+    finally:
+        await index.close()
+
+
+async def count_points(items: ItemCollection, metrics: Metrics) -> None:
+    """Keep the collection's size in the metrics."""
+    while True:
+        with contextlib.suppress(Unavailable):
+            counts = await items.count()
+            metrics.index_points.labels(kind="items").set(counts.points)
+            metrics.index_points.labels(kind="tombstones").set(counts.tombstones)
+        await asyncio.sleep(COUNT_EVERY_S)
+
+
+if __name__ == "__main__":
+    exit_with(main())

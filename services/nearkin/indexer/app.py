@@ -1,0 +1,53 @@
+"""The indexer at the edge of Faust: which topic a lane serves, in which group, and how greedily."""
+
+import asyncio
+from dataclasses import dataclass
+
+from nearkin.contracts.topics import ITEMS, ITEMS_BULK, Topic
+from nearkin.ops.health import Health
+from nearkin.ops.metrics import Metrics
+from nearkin.ops.settings import Settings
+from nearkin.ops.worker import Handle, Worker
+
+
+@dataclass(frozen=True, slots=True)
+class Lane:
+    """How one lane is served; two lanes are two processes, so neither waits behind the other's batch.
+
+    Attributes:
+        topic: what it serves.
+        group: its consumer group.
+        take: its batch, in multiples of the setting: bulk encodes more at once.
+        write_batch: most items in one write to the index; small, so that a live write is never behind a large one.
+        nice: how far it steps back for others on the processor.
+        sample_every_s: how often an item's visibility is proved.
+    """
+
+    topic: Topic
+    group: str
+    take: int
+    write_batch: int
+    nice: int
+    sample_every_s: float
+
+
+LANES = {
+    "live": Lane(ITEMS, "nearkin-indexer-live", take=1, write_batch=256, nice=0, sample_every_s=0.25),
+    "bulk": Lane(ITEMS_BULK, "nearkin-indexer-bulk", take=4, write_batch=32, nice=19, sample_every_s=2.0),
+}
+
+
+def build(
+    settings: Settings, lane: Lane, handle: Handle, metrics: Metrics, health: Health, stopping: asyncio.Event
+) -> Worker:
+    """The worker of a lane, around its use case."""
+    return Worker(
+        settings,
+        group=lane.group,
+        topics=[lane.topic],
+        handle=handle,
+        metrics=metrics,
+        health=health,
+        batch=settings.indexer_batch * lane.take,
+        stopping=stopping,
+    )

@@ -1,0 +1,302 @@
+"""Bring a batch of item events into the index: newest wins, and nothing is done twice that need not be.
+
+Decode, merge by item, read what the index holds, merge with it, encode the contents that are new to the index, write
+compare-and-set, and read again whatever somebody else wrote first. Nothing is kept between batches, so a batch may be
+applied again, by this process or by another, and nothing changes.
+
+An upsert whose content cannot be encoded is rejected as if it had never been sent. It cannot hide an older one that can
+be, whether the two come in one batch or in two, because it is taken out of the merge and the rest is merged again.
+Only an upsert that would have a say is encoded: an older one, or one that a deletion ended, changes nothing anyway.
+"""
+
+import asyncio
+import random
+import time
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass, field
+
+from nearkin.contracts.events import ItemEvent, decode_item_event
+from nearkin.core.errors import InvalidEvent, NothingToEncode, TemporaryError, Unavailable
+from nearkin.core.item import Content, ItemState, Versions, merge
+from nearkin.core.ports import ContentEncoder, IndexedItem, ItemCollection, ItemWrite, Search, Stored
+from nearkin.core.similarity import VectorName, Vectors
+from nearkin.ops.metrics import Metrics
+from nearkin.ops.record import Record, Rejected
+
+#: Rounds of read, merge and write before a contended batch waits like after any other temporary failure.
+ROUNDS = 5
+
+#: A sampled item is looked for among so many nearest: items of equal content are equally near to it.
+VISIBLE_AMONG = 32
+
+#: How long a sampled item is looked for, and how long to wait between two looks, in seconds.
+VISIBLE_TIMEOUT_S, VISIBLE_POLL_S = 10.0, 0.002
+
+
+class IndexItems:
+    """Applies batches of records of the item topics to one collection.
+
+    Args:
+        items: the collection.
+        encoder: of the same bundle.
+        metrics: what is counted.
+        write_batch: most items in one write; small ones let another lane's writes in between.
+        sample_every_s: at most one item in so many seconds is searched for until it is found.
+        now: the time in seconds since the epoch.
+    """
+
+    def __init__(
+        self,
+        items: ItemCollection,
+        encoder: ContentEncoder,
+        metrics: Metrics,
+        *,
+        write_batch: int = 256,
+        sample_every_s: float = 0.25,
+        now: Callable[[], float] = time.time,
+    ) -> None:
+        self._items, self._encoder, self._metrics = items, encoder, metrics
+        self._write_batch, self._sample_every_s, self._now = write_batch, sample_every_s, now
+        self._sampled_at = 0.0
+        self._sample: asyncio.Task[None] | None = None
+
+    async def __call__(self, records: Sequence[Record]) -> list[Rejected]:
+        """Apply a batch.
+
+        Returns:
+            The records that cannot be served; everything else is in the index, and a search finds it.
+
+        Raises:
+            TemporaryError: not all of it was applied; apply the batch again.
+        """
+        consumed_at = self._now()
+        rejected: list[Rejected] = []
+        groups = _group(records, rejected)
+        vectors: dict[str, Vectors | NothingToEncode] = {}
+        encoded_at = consumed_at
+        written: list[_Item] = []
+        waiting = groups
+        for round_ in range(ROUNDS):
+            if not waiting:
+                break
+            if round_:
+                await asyncio.sleep(random.uniform(0, 0.005 * round_))  # noqa: S311  # spreads two writers, hides nothing
+            held = await self._items.read(list(waiting))
+            for item in waiting.values():
+                item.held = held.get(item.id)
+            await self._resolve(waiting.values(), vectors, rejected)
+            encoded_at = self._now()
+            lost = await self._write([item for item in waiting.values() if item.changed], vectors)
+            written += [item for item in waiting.values() if item.id not in lost]
+            waiting = {id_: waiting[id_] for id_ in lost}
+            self._metrics.write_conflicts.inc(len(lost))
+        if waiting:
+            raise TemporaryError(f"{len(waiting)} items were changed by somebody else before each of {ROUNDS} writes")
+        self._count(written, consumed_at, encoded_at, vectors)
+        return rejected
+
+    async def close(self) -> None:
+        """Stop looking for the sampled item."""
+        if self._sample is not None:
+            self._sample.cancel()
+            await asyncio.gather(self._sample, return_exceptions=True)
+
+    async def _resolve(
+        self, items: Iterable["_Item"], vectors: dict[str, Vectors | NothingToEncode], rejected: list[Rejected]
+    ) -> None:
+        """Merge each item, encoding what has a say, until all that has a say could be encoded."""
+        pending = list(items)
+        while pending:
+            for item in pending:
+                item.merge(self._encoder.fingerprint)
+            wanted = {
+                print_: content
+                for item in pending
+                for print_, content in item.contents.items()
+                if print_ not in vectors and not item.holds(print_)
+            }
+            if wanted:
+                vectors.update(zip(wanted, await self._encode(list(wanted.values())), strict=True))
+            again = []
+            for item in pending:
+                refused = {p: e for p in item.contents if isinstance(e := vectors.get(p), NothingToEncode)}
+                if refused:
+                    rejected += item.reject(refused)
+                    again.append(item)
+            pending = again
+
+    async def _encode(self, contents: list[Content]) -> list[Vectors | NothingToEncode]:
+        began = time.perf_counter()
+        encoded = await asyncio.to_thread(self._encoder.encode, contents)
+        self._metrics.encode_seconds.observe(time.perf_counter() - began)
+        self._metrics.encoded_items.observe(len(contents))
+        return encoded
+
+    async def _write(self, items: list["_Item"], vectors: dict[str, Vectors | NothingToEncode]) -> frozenset[str]:
+        """Write what changed, in order and in small batches; the ids that somebody else changed first."""
+        lost: frozenset[str] = frozenset()
+        for start in range(0, len(items), self._write_batch):
+            indexed_at = int(self._now() * 1000)
+            writes = [item.write(vectors, indexed_at) for item in items[start : start + self._write_batch]]
+            lost |= await self._items.write(writes)
+        return lost
+
+    def _count(
+        self,
+        items: list["_Item"],
+        consumed_at: float,
+        encoded_at: float,
+        vectors: dict[str, Vectors | NothingToEncode],
+    ) -> None:
+        """Count outcomes and ages of a batch that is applied, and sample one item for its visibility."""
+        upserted_at = self._now()
+        age = self._metrics.age
+        outcomes: dict[tuple[str, str], int] = {}
+        sample: tuple[ItemEvent, Vectors] | None = None
+        for item in items:
+            for event, record in item.events:
+                applied = item.applied(event)
+                outcome = (record.topic, "applied" if applied else "superseded")
+                outcomes[outcome] = outcomes.get(outcome, 0) + 1
+                if applied:
+                    stamped_at = record.timestamp_ms / 1000
+                    age("occurred_to_broker", stamped_at - event.occurred_at / 1000)
+                    age("broker_to_consumed", consumed_at - stamped_at)
+                    age("consumed_to_encoded", encoded_at - consumed_at)
+                    age("encoded_to_upserted", upserted_at - encoded_at)
+                    encoded = vectors.get(item.fingerprint)
+                    if isinstance(encoded, Vectors) and item.state.is_visible:
+                        sample = (event, encoded)
+        for (topic, word), count in outcomes.items():
+            self._metrics.events.labels(topic=topic, outcome=word).inc(count)
+        idle = self._sample is None or self._sample.done()
+        if sample is not None and idle and upserted_at - self._sampled_at >= self._sample_every_s:
+            self._sampled_at = upserted_at
+            self._sample = asyncio.create_task(self._see(*sample, upserted_at))
+
+    async def _see(self, event: ItemEvent, vectors: Vectors, upserted_at: float) -> None:
+        """Search for a written item by its own vector until a search returns it, and record how old its event was."""
+        search = Search(VectorName.CONTENT, vectors.content, VISIBLE_AMONG)
+        deadline = upserted_at + VISIBLE_TIMEOUT_S
+        try:
+            while self._now() < deadline:
+                (hits,) = await self._items.search([search])
+                if any(hit.id == event.item_id for hit in hits):
+                    seen_at = self._now()
+                    self._metrics.age("upserted_to_visible", seen_at - upserted_at)
+                    self._metrics.age("occurred_to_visible", seen_at - event.occurred_at / 1000)
+                    return
+                await asyncio.sleep(VISIBLE_POLL_S)
+        except Unavailable:
+            pass
+        self._metrics.visible_unproved.inc()
+
+
+@dataclass(slots=True)
+class _Item:
+    """One item of a batch: its events in order of arrival, what the index holds, and what they come to together.
+
+    Attributes:
+        contents: by fingerprint, the contents of the batch that have a say in `state`: its content, and that of an
+            upsert that brought its offer.
+        fingerprint: of the content that `state` shows; empty where it shows none.
+    """
+
+    id: str
+    events: list[tuple[ItemEvent, Record]] = field(default_factory=list)
+    held: IndexedItem | None = None
+    state: ItemState = field(init=False)
+    contents: dict[str, Content] = field(default_factory=dict)
+    fingerprint: str = ""
+    prints: dict[int, str] = field(default_factory=dict)
+
+    @property
+    def expected(self) -> Versions | None:
+        """The versions that the index holds."""
+        return self.held.state.versions if self.held else None
+
+    @property
+    def changed(self) -> bool:
+        """Whether the index must be written: by state, because two values may come with one version."""
+        return bool(self.events) and (self.held is None or self.state != self.held.state)
+
+    def holds(self, fingerprint: str) -> bool:
+        """Whether the index holds the vectors of a content already."""
+        return self.held is not None and self.held.fingerprint == fingerprint
+
+    def merge(self, fingerprint: Callable[[Content], str]) -> None:
+        """Set `state`, `contents` and `fingerprint` from what is held and the events."""
+        self.contents = {}
+        self.fingerprint = ""
+        states = [event.state for event, _ in self.events]
+        if not states:
+            return
+        known = self.held.state if self.held else None
+        state = known or states[0]
+        for each in states if known else states[1:]:
+            state = merge(state, each)
+        self.state = state
+        if state.content is not None:
+            if known is not None and state.content is known.content:
+                self.fingerprint = self.held.fingerprint if self.held else ""
+            else:
+                self.fingerprint = self._print(state.content, fingerprint)
+                self.contents[self.fingerprint] = state.content
+        for each in states:
+            brought = each.carried is not None and (each.carried is state.carried or each.carried is state.offered)
+            if brought and each.content is not None and each.content is not state.content:
+                self.contents[self._print(each.content, fingerprint)] = each.content
+
+    def reject(self, refused: dict[str, NothingToEncode]) -> list[Rejected]:
+        """Take out the upserts whose content cannot be encoded."""
+        out = []
+        kept = []
+        for event, record in self.events:
+            content = event.state.content
+            error = refused.get(self.prints.get(id(content), "")) if content is not None else None
+            if error is None:
+                kept.append((event, record))
+            else:
+                out.append(Rejected(record, error))
+        self.events = kept
+        return out
+
+    def write(self, vectors: dict[str, Vectors | NothingToEncode], indexed_at: int) -> ItemWrite:
+        """The compare-and-set that brings the index to `state`."""
+        new: Vectors | Stored | None = None
+        if self.state.content is not None:
+            encoded = vectors.get(self.fingerprint)
+            new = encoded if isinstance(encoded, Vectors) and not self.holds(self.fingerprint) else Stored.VECTORS
+        return ItemWrite(IndexedItem(self.state, self.fingerprint, indexed_at), self.expected, new)
+
+    def applied(self, event: ItemEvent) -> bool:
+        """Whether an event had a say: one of its versions is the item's now, and was not before."""
+        now, before = self.state.versions, self.expected or Versions()
+        own = event.state.versions
+        return (
+            own.content == now.content > before.content
+            or own.offer == now.offer > before.offer
+            or own.deleted == now.deleted > before.deleted
+        )
+
+    def _print(self, content: Content, fingerprint: Callable[[Content], str]) -> str:
+        print_ = self.prints.get(id(content))
+        if print_ is None:
+            print_ = self.prints[id(content)] = fingerprint(content)
+        return print_
+
+
+def _group(records: Sequence[Record], rejected: list[Rejected]) -> dict[str, _Item]:
+    """Decode a batch and gather each item's events in their order; what cannot be decoded is rejected."""
+    items: dict[str, _Item] = {}
+    for record in records:
+        try:
+            event = decode_item_event(record.key, record.value)
+        except InvalidEvent as error:
+            rejected.append(Rejected(record, error))
+            continue
+        item = items.get(event.item_id)
+        if item is None:
+            item = items[event.item_id] = _Item(event.item_id)
+        item.events.append((event, record))
+    return items

@@ -1,0 +1,123 @@
+"""What is done about a failure: a temporary one is tried again in place, a permanent one becomes a dead letter.
+
+A dead letter is the source's own bytes on `<topic>.dlq`, with headers that say what was wrong, where and when. Retrying
+never ends by itself: the events wait where they are until the engine is back or the process is told to stop.
+"""
+
+import asyncio
+import logging
+import random
+import time
+from collections.abc import Awaitable, Callable, Iterator
+from dataclasses import dataclass
+from typing import TypeVar
+
+import nearkin
+from nearkin.core.errors import TemporaryError, Unavailable
+from nearkin.ops.logs import fields
+from nearkin.ops.record import Rejected
+from nearkin.ops.settings import Settings
+
+log = logging.getLogger(__name__)
+
+T = TypeVar("T")
+
+#: Every header of a dead letter starts so; what the source brought under such a name is not carried over.
+HEADER_PREFIX = "nearkin-"
+
+
+class Stopped(Exception):
+    """A retry was given up because the process stops: nothing was acknowledged."""
+
+
+@dataclass(frozen=True, slots=True)
+class DeadLetter:
+    """A record to send to a dead-letter topic; value and key are the source's own bytes, None stays None."""
+
+    topic: str
+    key: bytes | None
+    value: bytes | None
+    headers: tuple[tuple[str, bytes], ...]
+
+
+def dead_letter(rejected: Rejected, topic: str, now_ms: int) -> DeadLetter:
+    """The dead letter of a rejected record.
+
+    Args:
+        rejected: the record and what is wrong with it.
+        topic: the dead-letter topic.
+        now_ms: the time of the rejection.
+    """
+    record, error = rejected.record, rejected.error
+    said = {
+        "reason": error.reason,
+        "field": error.field,
+        "problem": error.problem,
+        "remedy": error.remedy,
+        "origin-topic": record.topic,
+        "origin-partition": str(record.partition),
+        "origin-offset": str(record.offset),
+        "origin-timestamp": str(record.timestamp_ms),
+        "failed-at": str(now_ms),
+        "version": nearkin.__version__,
+    }
+    kept = [(name, value) for name, value in record.headers if not name.startswith(HEADER_PREFIX)]
+    added = [(HEADER_PREFIX + name, value.encode(errors="backslashreplace")) for name, value in said.items()]
+    return DeadLetter(topic, record.key, record.value, (*kept, *added))
+
+
+def pauses(settings: Settings, draw: Callable[[], float] = random.random) -> Iterator[float]:
+    """Seconds to wait before each next try: doubling up to the longest, each cut by up to half at random."""
+    pause = settings.retry_initial_ms / 1000
+    longest = settings.retry_max_ms / 1000
+    while True:
+        yield min(pause, longest) * (1 - draw() / 2)
+        pause = min(pause * 2, longest)
+
+
+async def patiently(
+    attempt: Callable[[], Awaitable[T]],
+    *,
+    settings: Settings,
+    stopping: asyncio.Event,
+    failed: Callable[[TemporaryError], None],
+) -> T:
+    """Try until it succeeds, waiting ever longer between temporary failures.
+
+    Args:
+        attempt: what to try.
+        settings: the pauses.
+        stopping: ends the trying when set.
+        failed: told of every temporary failure.
+
+    Raises:
+        Stopped: told to stop before it succeeded.
+    """
+    waits = pauses(settings)
+    began = time.monotonic()
+    while True:
+        try:
+            return await attempt()
+        except TemporaryError as error:
+            pause = next(waits)
+            failed(error)
+            log.warning(
+                "temporary failure, trying again in place",
+                extra=fields(
+                    engine=engine_of(error),
+                    problem=str(error),
+                    failing_for_s=round(time.monotonic() - began, 1),
+                    next_try_s=round(pause, 2),
+                ),
+            )
+        try:
+            async with asyncio.timeout(pause):
+                await stopping.wait()
+        except TimeoutError:
+            continue
+        raise Stopped
+
+
+def engine_of(error: TemporaryError) -> str:
+    """The engine that failed, for a label."""
+    return error.engine if isinstance(error, Unavailable) else "other"

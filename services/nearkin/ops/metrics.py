@@ -1,0 +1,144 @@
+"""Every metric of every process, declared once. `python -m nearkin.ops.metrics` prints the page that documents them.
+
+A name ends in its unit. A process makes one `Metrics` on a registry of its own and passes it to what it wires, so
+nothing is counted at import and two processes in one test do not mix.
+"""
+
+from collections.abc import Sequence
+
+from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram
+
+import nearkin
+
+PREFIX = "nearkin"
+
+#: From 10 ms to 10 min, close together where an item's freshness is judged.
+FRESHNESS_BUCKETS = (
+    0.005, 0.01, 0.015, 0.02, 0.03, 0.04, 0.06, 0.08, 0.1, 0.15, 0.25, 0.5, 1, 2.5, 5, 10, 30, 60, 120, 300, 600
+)  # fmt: skip
+LATENCY_BUCKETS = (0.0005, 0.001, 0.002, 0.003, 0.005, 0.0075, 0.01, 0.015, 0.02, 0.03, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5)
+SIZE_BUCKETS = (1, 2, 4, 8, 16, 32, 64, 128, 256, 512, 1024)
+
+#: The way of an event, in order. The last is the whole of it.
+FRESHNESS_STAGES = (
+    "occurred_to_broker",
+    "broker_to_consumed",
+    "consumed_to_encoded",
+    "encoded_to_upserted",
+    "upserted_to_visible",
+    "occurred_to_visible",
+)
+
+
+class Metrics:
+    """The metrics of one process.
+
+    Args:
+        registry: where they are collected.
+        process: what the process is, such as ``indexer-live``.
+    """
+
+    def __init__(self, registry: CollectorRegistry, process: str = "") -> None:
+        self.registry = registry
+        self.declared: list[tuple[str, str, Sequence[str], str]] = []
+
+        self.build_info = self._gauge("build_info", "Always 1; its labels say what runs.", ("version", "process"))
+        self.up = self._gauge("up", "1 while the process is ready to serve, 0 while it waits for something.")
+
+        self.freshness = self._histogram(
+            "freshness_seconds",
+            "Age of an event at each step, from when it occurred to when a search returned its item. Stages: "
+            f"{', '.join(FRESHNESS_STAGES)}; the two that end in visible are measured on a sample.",
+            ("stage",),
+            FRESHNESS_BUCKETS,
+        )
+        self.freshness_clamped = self._counter(
+            "freshness_clamped_total",
+            "Ages that came out negative and were counted as 0, because clocks disagree.",
+            ("stage",),
+        )
+        self.visible_unproved = self._counter(
+            "visible_unproved_total", "Sampled items that no search returned in time after their write."
+        )
+
+        self.events = self._counter(
+            "events_total",
+            "Events by outcome: applied, superseded (it changed nothing: a repeat, or older than what is known), "
+            "dead_lettered.",
+            ("topic", "outcome"),
+        )
+        self.dead_letters = self._counter("dead_letters_total", "Dead letters by reason.", ("topic", "reason"))
+        self.batch_events = self._histogram("batch_events", "Events handled at once.", (), SIZE_BUCKETS)
+        self.handle_seconds = self._histogram(
+            "handle_seconds", "Time that one batch took, retries included.", (), FRESHNESS_BUCKETS
+        )
+        self.retries = self._counter(
+            "retries_total", "Tries repeated after a temporary failure, by the engine that failed.", ("engine",)
+        )
+        self.rebalances = self._counter("rebalances_total", "Times that partitions were assigned to this worker.")
+        self.waiting_events = self._gauge(
+            "waiting_events", "Events on the broker, in this worker's partitions, that it has not acknowledged."
+        )
+
+        self.encode_seconds = self._histogram("encode_seconds", "Time of one call to the encoder.", (), LATENCY_BUCKETS)
+        self.encoded_items = self._histogram("encoded_items", "Contents in one call to the encoder.", (), SIZE_BUCKETS)
+        self.write_conflicts = self._counter(
+            "write_conflicts_total", "Writes that somebody else's write preceded; read, merged and written again."
+        )
+        self.index_points = self._gauge(
+            "index_points", "Points of the collection that is written: items, and tombstones.", ("kind",)
+        )
+
+        self.lookups = self._counter("lookups_total", "Look-ups by method and gRPC status code.", ("method", "code"))
+        self.lookup_seconds = self._histogram(
+            "lookup_seconds", "Time of a look-up by stage.", ("stage",), LATENCY_BUCKETS
+        )
+
+        self.build_info.labels(version=nearkin.__version__, process=process).set(1)
+
+    def age(self, stage: str, seconds: float) -> None:
+        """Record an event's age at a stage; clocks that disagree make it 0, and are counted."""
+        if seconds < 0:
+            self.freshness_clamped.labels(stage=stage).inc()
+            seconds = 0.0
+        self.freshness.labels(stage=stage).observe(seconds)
+
+    def _note(self, kind: str, name: str, text: str, labels: Sequence[str]) -> str:
+        full = f"{PREFIX}_{name}"
+        self.declared.append((full, kind, labels, text))
+        return full
+
+    def _counter(self, name: str, text: str, labels: Sequence[str] = ()) -> Counter:
+        return Counter(self._note("counter", name, text, labels), text, labels, registry=self.registry)
+
+    def _gauge(self, name: str, text: str, labels: Sequence[str] = ()) -> Gauge:
+        return Gauge(self._note("gauge", name, text, labels), text, labels, registry=self.registry)
+
+    def _histogram(self, name: str, text: str, labels: Sequence[str], buckets: Sequence[float]) -> Histogram:
+        full = self._note("histogram", name, text, labels)
+        return Histogram(full, text, labels, registry=self.registry, buckets=buckets)
+
+
+def page() -> str:
+    """The documentation of the metrics, as Markdown."""
+    rows = [
+        f"| `{name}` | {kind} | {', '.join(f'`{label}`' for label in labels)} | {text} |"
+        for name, kind, labels, text in Metrics(CollectorRegistry()).declared
+    ]
+    return "\n".join(
+        [
+            "# Metrics",
+            "",
+            "Every process serves these under `/metrics` on `NEARKIN_METRICS_LISTEN`; it fills those that concern it.",
+            "This page is made by `python -m nearkin.ops.metrics`.",
+            "",
+            "| name | type | labels | what it says |",
+            "|---|---|---|---|",
+            *rows,
+            "",
+        ]
+    )
+
+
+if __name__ == "__main__":
+    print(page(), end="")  # noqa: T201  # its purpose

@@ -1,0 +1,29 @@
+"""How every process ends: asked by a signal, with a status that a supervisor can go by."""
+
+import asyncio
+import contextlib
+import logging
+import os
+import signal
+import sys
+
+#: Something failed that a fresh process may not meet again; and: nothing will change until a setting or file does.
+EXIT_FAILED, EXIT_MISCONFIGURED = 70, 78
+
+
+def stop_on_signals() -> asyncio.Event:
+    """An event of the running loop that SIGTERM and SIGINT set."""
+    stopping = asyncio.Event()
+    loop = asyncio.get_running_loop()
+    for number in (signal.SIGTERM, signal.SIGINT):
+        loop.add_signal_handler(number, stopping.set)
+    return stopping
+
+
+def exit_with(status: int) -> None:
+    """End the process with what was written flushed, whatever threads a library has left behind."""
+    logging.shutdown()
+    with contextlib.suppress(OSError, ValueError):
+        sys.stdout.flush()
+        sys.stderr.flush()
+    os._exit(status)

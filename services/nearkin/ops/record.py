@@ -1,0 +1,41 @@
+"""One Kafka record as a worker hands it on, and what became of one that cannot be served. Knows no Kafka client."""
+
+from dataclasses import dataclass
+
+from nearkin.core.errors import PermanentError
+
+
+@dataclass(frozen=True, slots=True)
+class Record:
+    """A record as it lies on the broker: bytes, and where they came from.
+
+    Attributes:
+        topic: the topic it was read from.
+        partition: its partition.
+        offset: its place there.
+        timestamp_ms: the broker's or the producer's time of it, as the topic is set.
+        key: its key, None where it has none.
+        value: its value, None where it has none.
+        headers: its headers, in order; a name may occur twice.
+    """
+
+    topic: str
+    partition: int
+    offset: int
+    timestamp_ms: int
+    key: bytes | None
+    value: bytes | None
+    headers: tuple[tuple[str, bytes], ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class Rejected:
+    """A record that cannot be served, and why: it becomes a dead letter.
+
+    Attributes:
+        record: the record, untouched.
+        error: what is wrong with it.
+    """
+
+    record: Record
+    error: PermanentError

@@ -1,0 +1,156 @@
+"""Ends a worker that has work and makes no progress, so that whoever supervises it starts a fresh one.
+
+It runs in a thread with an event loop and a connection of its own, because what it guards against is exactly that the
+worker's loop, its consumer or its connection hangs. Work is a batch in flight, or events on the broker beyond what the
+worker has acknowledged. A worker that retries a temporary failure is alive: an index that is down is no reason to die.
+"""
+
+import asyncio
+import faulthandler
+import logging
+import os
+import sys
+import threading
+import time
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+
+from nearkin.ops.logs import fields
+from nearkin.ops.metrics import Metrics
+from nearkin.ops.process import EXIT_FAILED
+
+log = logging.getLogger(__name__)
+
+#: A topic and one of its partitions.
+Place = tuple[str, int]
+
+
+@dataclass(slots=True)
+class Progress:
+    """What the worker writes down as it goes, and the watchdog reads from its thread.
+
+    Attributes:
+        positions: per assigned partition, the offset after the last event that was acknowledged or committed.
+        in_flight_since: when the batch in flight began, None where none is; on the monotonic clock.
+        retried_at: when a temporary failure was last met.
+    """
+
+    positions: dict[Place, int] = field(default_factory=dict)
+    in_flight_since: float | None = None
+    retried_at: float = 0.0
+
+
+class Judge:
+    """Decides whether a worker has stalled, from what is seen of it each time.
+
+    Args:
+        timeout_s: how long work may wait without progress.
+    """
+
+    def __init__(self, timeout_s: float) -> None:
+        self._timeout_s = timeout_s
+        self._seen: dict[Place, tuple[int, float]] = {}
+
+    def verdict(self, now: float, progress: Progress, ends: Mapping[Place, int] | None) -> str:
+        """Why the worker has stalled; empty when it has not.
+
+        Args:
+            now: the time, on the monotonic clock.
+            progress: what the worker wrote down.
+            ends: the end offset of each assigned partition, None where the broker does not say.
+        """
+        since = progress.in_flight_since
+        if since is not None and now - max(since, progress.retried_at) > self._timeout_s:
+            return f"one batch has been in flight for {now - since:.0f} s"
+        if ends is None:
+            self._seen.clear()
+            return ""
+        positions = dict(progress.positions)
+        before, self._seen = self._seen, {}
+        for place, end in ends.items():
+            position = positions.get(place, 0)
+            if end <= position:
+                continue
+            known, known_at = before.get(place, (position, now))
+            known_at = known_at if known == position else now
+            self._seen[place] = (position, known_at)
+            if now - max(known_at, progress.retried_at) > self._timeout_s:
+                topic, partition = place
+                return f"{topic}[{partition}] has waited at offset {position} of {end} for {now - known_at:.0f} s"
+        return ""
+
+
+class Watchdog(threading.Thread):
+    """Watches one worker until it is told to stop.
+
+    Args:
+        bootstrap: the brokers to ask for end offsets.
+        timeout_s: how long work may wait without progress.
+        progress: what the worker writes down.
+        assigned: the partitions that the worker holds now; called from this thread.
+        metrics: its `waiting_events` is set here.
+        end: called with the verdict when the worker has stalled; ends the process.
+    """
+
+    def __init__(
+        self,
+        bootstrap: str,
+        timeout_s: float,
+        progress: Progress,
+        assigned: Callable[[], frozenset[Place]],
+        metrics: Metrics,
+        end: Callable[[str], None] | None = None,
+    ) -> None:
+        super().__init__(name="watchdog", daemon=True)
+        self._brokers, self._timeout_s, self._progress = bootstrap, timeout_s, progress
+        self._assigned, self._metrics, self._end = assigned, metrics, end or exit_stalled
+        self._told = threading.Event()
+
+    def stop(self) -> None:
+        """Stop watching; returns at once."""
+        self._told.set()
+
+    def run(self) -> None:
+        """Watch, in this thread."""
+        asyncio.run(self._watch())
+
+    async def _watch(self) -> None:
+        judge = Judge(self._timeout_s)
+        while not self._told.is_set():
+            places = self._assigned()
+            ends = await self._ends(places)
+            if ends is not None:
+                positions = dict(self._progress.positions)
+                waiting = sum(max(0, end - positions.get(place, 0)) for place, end in ends.items())
+                self._metrics.waiting_events.set(waiting)
+            verdict = judge.verdict(time.monotonic(), self._progress, ends)
+            if verdict and not self._told.is_set():
+                self._end(verdict)
+                return
+            await asyncio.to_thread(self._told.wait, min(5.0, self._timeout_s / 4))
+
+    async def _ends(self, places: frozenset[Place]) -> dict[Place, int] | None:
+        """The end offset of each partition; None where the broker does not answer."""
+        from aiokafka import AIOKafkaConsumer, TopicPartition
+        from aiokafka.errors import KafkaError
+
+        if not places:
+            return {}
+        asker = AIOKafkaConsumer(bootstrap_servers=self._brokers, request_timeout_ms=5000)
+        try:
+            async with asyncio.timeout(10):
+                await asker.start()
+                ends = await asker.end_offsets([TopicPartition(*place) for place in places])
+        except (KafkaError, OSError, TimeoutError):
+            return None
+        finally:
+            await asker.stop()
+        return {(place.topic, place.partition): int(end) for place, end in ends.items()}
+
+
+def exit_stalled(verdict: str) -> None:
+    """End the process at once: what hangs cannot be asked to stop."""
+    log.critical("the worker has stalled and ends itself", extra=fields(verdict=verdict))
+    faulthandler.dump_traceback(sys.stderr)
+    sys.stderr.flush()
+    os._exit(EXIT_FAILED)

@@ -1,0 +1,474 @@
+"""What every Faust worker shares: a batch is acknowledged after its effect, and never before.
+
+Faust brings consumer groups, rebalancing, fetching and commits; one agent moves its events into an inbox, and one task
+of ours takes them in batches, hands them to `handle`, sends what was rejected to the dead-letter topic, and only then
+acknowledges them, in order. There is no second batch in flight, so a commit never passes an event that is not applied.
+A temporary failure is tried again in place; an unknown one a few times, and then the batch is halved until the event
+that causes it stands alone. `docs/decisions/0005-delivery.md` says what of Faust is used, and why.
+"""
+
+import asyncio
+import logging
+import time
+from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
+from typing import Any, cast
+
+import faust
+import mode
+from aiokafka import AIOKafkaConsumer, AIOKafkaProducer
+from aiokafka.errors import KafkaError
+from faust.transport.drivers import aiokafka as driver
+from faust.types import TP, EventT, StreamT
+from yarl import URL
+
+from nearkin.contracts.topics import Topic
+from nearkin.core.errors import InvalidEvent, Misconfigured, PermanentError, TemporaryError, Unavailable
+from nearkin.ops.failures import Stopped, dead_letter, engine_of, patiently
+from nearkin.ops.health import Health
+from nearkin.ops.logs import describe, fields
+from nearkin.ops.metrics import Metrics
+from nearkin.ops.process import EXIT_FAILED, EXIT_MISCONFIGURED
+from nearkin.ops.record import Record, Rejected
+from nearkin.ops.settings import Settings
+from nearkin.ops.watchdog import Place, Progress, Watchdog
+
+log = logging.getLogger(__name__)
+
+#: How long the broker may hold a fetch back, in milliseconds. Faust says 1500; Tansu answers late in proportion.
+FETCH_WAIT_MS = 20
+
+#: The smallest session timeout that Kafka admits by default: how long a killed worker's partitions stay unserved.
+SESSION_TIMEOUT_S = 6.0
+
+#: Tries of a batch that fails with an unknown exception, before it is halved.
+UNKNOWN_TRIES = 3
+
+#: So many events in a row that fail alone with an unknown exception are no accident of the events: the process ends.
+POISON_LIMIT = 3
+
+#: How long a stopping worker may take to finish its batch, commit and leave.
+STOP_GRACE_S = 25.0
+
+Handle = Callable[[Sequence[Record]], Awaitable[Sequence[Rejected]]]
+
+
+class Worker:
+    """One consumer group member that serves some topics until it is told to stop.
+
+    Args:
+        settings: where the broker is, and how patient to be.
+        group: the consumer group.
+        topics: what to serve.
+        handle: applies a batch and returns what it had to reject. It must be safe to call again with the same records.
+        metrics: what is counted.
+        health: learns when the worker waits.
+        batch: most events in one batch.
+        stopping: when it is set, the batch in flight is finished, acknowledged and committed, and the group left.
+    """
+
+    def __init__(
+        self,
+        settings: Settings,
+        *,
+        group: str,
+        topics: Sequence[Topic],
+        handle: Handle,
+        metrics: Metrics,
+        health: Health,
+        batch: int,
+        stopping: asyncio.Event,
+    ) -> None:
+        self._settings, self._group, self._topics, self._handle = settings, group, topics, handle
+        self._metrics, self._health, self._batch = metrics, health, batch
+        self._dead_letter_topics = {topic.name: topic.dead_letters.name for topic in topics}
+        self._inbox: asyncio.Queue[EventT[Any]] = asyncio.Queue(maxsize=batch)
+        self._stopping = stopping
+        self._progress = Progress()
+        self._poisoned = 0
+        self._places: frozenset[Place] = frozenset()
+        self._app: _App | None = None
+        self._producer: AIOKafkaProducer | None = None
+
+    async def run(self) -> int:
+        """Serve until told to stop.
+
+        Returns:
+            The exit status of the process: 0 after a graceful stop.
+        """
+        try:
+            await patiently(
+                self._require_topics, settings=self._settings, stopping=self._stopping, failed=self._broker_failed
+            )
+        except Stopped:
+            return 0
+        self._health.ready("broker")
+        return await self._serve()
+
+    async def _serve(self) -> int:
+        app = self._app = self._build()
+        watchdog = Watchdog(
+            self._settings.kafka_bootstrap,
+            self._settings.stall_timeout_s,
+            self._progress,
+            self._assigned,
+            self._metrics,
+        )
+        started = asyncio.create_task(app.start())
+        working = asyncio.create_task(self._work())
+        crashed = asyncio.create_task(app.until_crashed())
+        told = asyncio.create_task(self._stopping.wait())
+        watchdog.start()
+        status = 0
+        try:
+            waits: set[asyncio.Future[Any]] = {working, crashed, told, _failure(started)}
+            await asyncio.wait(waits, return_when=asyncio.FIRST_COMPLETED)
+            if not told.done():
+                status = self._report(app, started, working)
+        finally:
+            self._stopping.set()
+            self._health.waits("worker", "stopping")
+            if not await self._finish(app, working, started):
+                status = EXIT_FAILED
+            watchdog.stop()
+            for task in (crashed, told, started, working):
+                task.cancel()
+        log.info("stopped", extra=fields(status=status))
+        return status
+
+    def _report(self, app: "_App", started: "asyncio.Task[None]", working: "asyncio.Task[None]") -> int:
+        """Say why the worker cannot go on; its exit status."""
+        for task in (working, started):
+            error = task.exception() if task.done() and not task.cancelled() else None
+            if isinstance(error, Misconfigured):
+                log.critical("misconfigured", extra=fields(problem=str(error)))
+                return EXIT_MISCONFIGURED
+            if error is not None:
+                log.critical("the worker failed and ends itself", extra=fields(error=describe(error)))
+                return EXIT_FAILED
+        reason = app.crash_reason
+        log.critical(
+            "the consumer crashed and the worker ends itself",
+            extra=fields(error=describe(reason) if reason else "unknown"),
+        )
+        return EXIT_FAILED
+
+    async def _finish(self, app: "_App", working: "asyncio.Task[None]", started: "asyncio.Task[None]") -> bool:
+        """Let the batch in flight end, commit, leave the group. Whether all that worked in time."""
+        try:
+            async with asyncio.timeout(STOP_GRACE_S):
+                await asyncio.wait({working})
+                await app.stop()
+                await asyncio.wait({started})
+                if self._producer is not None:
+                    await self._producer.stop()
+        except TimeoutError:
+            log.error("did not stop in time; unacknowledged events will be delivered again")
+            return False
+        return True
+
+    async def _require_topics(self) -> None:
+        """Check that the broker answers and has the topics.
+
+        Raises:
+            Unavailable: it does not.
+        """
+        asker = AIOKafkaConsumer(bootstrap_servers=self._settings.kafka_bootstrap)
+        try:
+            async with asyncio.timeout(15):
+                await asker.start()
+                present = await asker.topics()
+        except (KafkaError, OSError, TimeoutError) as error:
+            raise Unavailable("broker", f"{self._settings.kafka_bootstrap} does not answer") from error
+        finally:
+            await asker.stop()
+        missing = [name for pair in self._dead_letter_topics.items() for name in pair if name not in present]
+        if missing:
+            raise Unavailable("broker", f"it has no topic {', '.join(missing)}; `nearkin topics apply` makes them")
+
+    def _broker_failed(self, error: TemporaryError) -> None:
+        self._failed(error)
+        self._health.waits("broker", str(error))
+
+    def _failed(self, error: TemporaryError) -> None:
+        self._progress.retried_at = time.monotonic()
+        self._metrics.retries.labels(engine=engine_of(error)).inc()
+
+    def _build(self) -> "_App":
+        app = _App(
+            self._group,
+            broker=[URL(f"kafka://{address.strip()}") for address in self._settings.kafka_bootstrap.split(",")],
+            key_serializer="raw",
+            value_serializer="raw",
+            consumer_auto_offset_reset="earliest",
+            broker_session_timeout=SESSION_TIMEOUT_S,
+            broker_heartbeat_interval=SESSION_TIMEOUT_S / 4,
+            broker_rebalance_timeout=SESSION_TIMEOUT_S,
+            broker_request_timeout=15.0,
+            # The watchdog says when a worker hangs. A worker that waits for an engine must keep its partitions.
+            broker_max_poll_interval=24 * 3600.0,
+            broker_commit_interval=1.0,
+            broker_max_poll_records=512,
+            stream_buffer_maxsize=max(1024, 8 * self._batch),
+            # A batch that waits for an engine must not hold a rebalance up: it goes on, and acknowledges nothing.
+            stream_wait_empty=False,
+            table_standby_replicas=0,
+            topic_allow_declare=False,
+            topic_disable_leader=True,
+            reply_create_topic=False,
+            web_enabled=False,
+            agent_supervisor=mode.CrashingSupervisor,
+        )
+        app.transport = _Transport(app.conf.broker_consumer, app)
+        app.on_partitions_assigned.connect(self._on_assigned)  # type: ignore[arg-type]  # it may be narrower
+        topic = app.topic(
+            *(topic.name for topic in self._topics),
+            key_type=bytes,
+            value_type=bytes,
+            key_serializer="raw",
+            value_serializer="raw",
+        )
+        app.agent(topic, name=f"{self._group}-agent", concurrency=1)(self._receive)
+        return app
+
+    async def _receive(self, stream: StreamT[Any]) -> None:
+        """The agent: events into the inbox, which holds it back when it is full."""
+        async for event in stream.noack().events():  # type: ignore[attr-defined]  # Stream has it, StreamT does not
+            await self._inbox.put(event)
+
+    async def _on_assigned(self, _app: object, assigned: Iterable[TP], **_: object) -> None:
+        self._places = frozenset((place.topic, place.partition) for place in assigned)
+        self._metrics.rebalances.inc()
+        self._health.ready("group")
+        log.info(
+            "partitions assigned",
+            extra=fields(
+                group=self._group, partitions=[f"{topic}[{partition}]" for topic, partition in sorted(self._places)]
+            ),
+        )
+
+    def _assigned(self) -> frozenset[Place]:
+        """The partitions held now; called from the watchdog's thread. Takes up committed positions on the way."""
+        app = self._app
+        if app is None or app.rebalancing or not self._places:
+            return frozenset()
+        # Faust tells nowhere else what it found committed. `app.consumer` exists once partitions are assigned; asked
+        # for earlier, it would be made here, on the wrong thread's loop.
+        committed = cast("_Consumer", app.consumer)._committed_offset  # noqa: SLF001
+        positions = self._progress.positions
+        for place in self._places:
+            positions[place] = max(positions.get(place, 0), committed.get(TP(*place)) or 0)
+        return self._places
+
+    async def _work(self) -> None:
+        """Take, apply, reject, acknowledge: one batch at a time, until told to stop."""
+        while not self._stopping.is_set():
+            events = await self._take()
+            if not events:
+                return
+            began = self._progress.in_flight_since = time.monotonic()
+            self._metrics.batch_events.observe(len(events))
+            try:
+                rejected = await self._apply([_record(event) for event in events], UNKNOWN_TRIES)
+                if rejected:
+                    await self._bury(rejected)
+            except Stopped:
+                return
+            finally:
+                self._progress.in_flight_since = None
+            self._acknowledge(events)
+            self._metrics.handle_seconds.observe(time.monotonic() - began)
+
+    async def _take(self) -> list[EventT[Any]]:
+        """The next batch: full, or `indexer_within_ms` after its first event; empty when told to stop."""
+        loop = asyncio.get_running_loop()
+        getting = asyncio.ensure_future(self._inbox.get())
+        stopping = asyncio.ensure_future(self._stopping.wait())
+        await asyncio.wait({getting, stopping}, return_when=asyncio.FIRST_COMPLETED)
+        stopping.cancel()
+        if self._stopping.is_set():
+            getting.cancel()
+            return []
+        events = [getting.result()]
+        deadline = loop.time() + self._settings.indexer_within_ms / 1000
+        while len(events) < self._batch:
+            try:
+                events.append(self._inbox.get_nowait())
+            except asyncio.QueueEmpty:
+                try:
+                    async with asyncio.timeout_at(deadline):
+                        events.append(await self._inbox.get())
+                except TimeoutError:
+                    break
+        return events
+
+    async def _apply(self, records: Sequence[Record], tries: int) -> list[Rejected]:
+        """Hand a batch to `handle`, however it fails; what it rejected.
+
+        Raises:
+            Stopped: told to stop while an engine was away.
+        """
+        for attempt in range(1, tries + 1):
+            try:
+                rejected = await patiently(
+                    lambda: self._handle(records),
+                    settings=self._settings,
+                    stopping=self._stopping,
+                    failed=self._engine_failed,
+                )
+            except (Stopped, Misconfigured):
+                raise
+            except Exception as error:  # whatever it is must not leave unseen, nor take the whole stream with it
+                log.error(
+                    "a batch failed unexpectedly",
+                    extra=fields(error=describe(error), events=len(records), attempt=attempt),
+                )
+                failure = error
+                await asyncio.sleep(self._settings.retry_initial_ms / 1000 if attempt < tries else 0)
+            else:
+                self._poisoned = 0
+                self._health.ready("engine")
+                return list(rejected)
+        if len(records) == 1:
+            return [self._poison(records[0], failure)]
+        half = len(records) // 2
+        return [*await self._apply(records[:half], 1), *await self._apply(records[half:], 1)]
+
+    def _poison(self, record: Record, failure: Exception) -> Rejected:
+        """The one event of a batch that fails: rejected, unless so many do that the fault cannot be theirs."""
+        self._poisoned += 1
+        if self._poisoned > POISON_LIMIT:
+            raise failure
+        if isinstance(failure, PermanentError):
+            return Rejected(record, failure)
+        return Rejected(
+            record,
+            InvalidEvent(
+                f"it fails in a way nobody foresaw: {describe(failure)}",
+                remedy="report it with this dead letter; send it again once it is mended",
+                reason="internal",
+            ),
+        )
+
+    def _engine_failed(self, error: TemporaryError) -> None:
+        self._failed(error)
+        self._health.waits("engine", str(error))
+
+    async def _bury(self, rejected: Sequence[Rejected]) -> None:
+        """Send dead letters, and return once the broker has them all. They may come twice, never not at all."""
+        await patiently(
+            lambda: self._send(rejected),
+            settings=self._settings,
+            stopping=self._stopping,
+            failed=self._broker_failed,
+        )
+        self._health.ready("broker")
+        for each in rejected:
+            record = each.record
+            self._metrics.dead_letters.labels(topic=record.topic, reason=each.error.reason).inc()
+            self._metrics.events.labels(topic=record.topic, outcome="dead_lettered").inc()
+            log.warning(
+                "dead letter",
+                extra=fields(
+                    reason=each.error.reason,
+                    field=each.error.field,
+                    topic=record.topic,
+                    partition=record.partition,
+                    offset=record.offset,
+                ),
+            )
+
+    async def _send(self, rejected: Sequence[Rejected]) -> None:
+        try:
+            if self._producer is None:
+                producer = AIOKafkaProducer(
+                    bootstrap_servers=self._settings.kafka_bootstrap,
+                    acks="all",
+                    enable_idempotence=True,
+                    request_timeout_ms=15_000,
+                    max_request_size=max(topic.dead_letters.max_message_bytes for topic in self._topics),
+                )
+                await producer.start()
+                self._producer = producer
+            now_ms = time.time_ns() // 1_000_000
+            for each in rejected:
+                letter = dead_letter(each, self._dead_letter_topics[each.record.topic], now_ms)
+                # A batch of one, because `send` refuses a record with neither key nor value.
+                batch = self._producer.create_batch()
+                batch.append(key=letter.key, value=letter.value, timestamp=None, headers=list(letter.headers))
+                partitions = await self._producer.partitions_for(letter.topic)
+                partition = each.record.partition if each.record.partition in partitions else min(partitions)
+                await (await self._producer.send_batch(batch, letter.topic, partition=partition))
+        except (KafkaError, OSError) as error:
+            raise Unavailable("broker", f"dead letters are not taken: {describe(error)}") from error
+
+    def _acknowledge(self, events: Sequence[EventT[Any]]) -> None:
+        """Mark a batch as done, except what was fetched before a rebalance: that is delivered again."""
+        generation = self._app.consumer_generation_id if self._app else None
+        positions = self._progress.positions
+        for event in events:
+            message = event.message
+            if message.generation_id == generation:
+                event.ack()
+                positions[message.topic, message.partition] = message.offset + 1
+
+
+def _record(event: EventT[Any]) -> Record:
+    message = event.message
+    headers = message.headers
+    return Record(
+        message.topic,
+        message.partition,
+        message.offset,
+        round(message.timestamp * 1000) if message.timestamp is not None else 0,
+        message.key,
+        message.value,
+        tuple(headers.items() if isinstance(headers, Mapping) else headers or ()),
+    )
+
+
+def _failure(task: "asyncio.Task[None]") -> "asyncio.Future[None]":
+    """Ends when a task fails, and not when it succeeds."""
+    failed: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+
+    def look(done: "asyncio.Task[None]") -> None:
+        if not failed.done() and (done.cancelled() or done.exception() is not None):
+            failed.set_result(None)
+
+    task.add_done_callback(look)
+    return failed
+
+
+class _App(faust.App):
+    """A Faust app that keeps nothing on disk and says when it crashed."""
+
+    mundane_level = "debug"
+
+    async def on_first_start(self) -> None:
+        """Faust makes folders for tables here; there are none."""
+
+    async def until_crashed(self) -> None:
+        """Return when any service of the app has crashed."""
+        while not self.crashed:  # noqa: ASYNC110  # an event of mode belongs to a loop that may be another thread's
+            await asyncio.sleep(0.1)
+
+
+class _Thread(driver.AIOKafkaConsumerThread):
+    """The consumer's thread, whose fetches wait briefly."""
+
+    mundane_level = "debug"
+
+    def _create_worker_consumer(self, transport: Any) -> AIOKafkaConsumer:
+        consumer = super()._create_worker_consumer(transport)
+        consumer._fetch_max_wait_ms = FETCH_WAIT_MS  # noqa: SLF001  # Faust has no setting for it
+        return consumer
+
+
+class _Consumer(driver.Consumer):
+    mundane_level = "debug"
+
+    def _new_consumer_thread(self) -> _Thread:
+        return _Thread(self, loop=self.loop, beacon=self.beacon)
+
+
+class _Transport(driver.Transport):
+    Consumer = _Consumer
