@@ -1,7 +1,7 @@
 """A look-up server over gRPC on a free port, whose index can be taken away, slowed down and filled by a test."""
 
 import asyncio
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 
@@ -17,6 +17,12 @@ from nearkin.lookup.server import Limits, LookupServer
 from nearkin.ops.health import Health
 from nearkin.ops.metrics import Metrics
 from nearkin.stores.memory import MemoryIndex
+
+
+async def until(condition: Callable[[], bool]) -> None:
+    """Wait until something holds that nobody announces."""
+    while not condition():  # noqa: ASYNC110  # see above
+        await asyncio.sleep(0.01)
 
 
 @dataclass
@@ -106,8 +112,7 @@ class LiveLookups:
 
     async def until_ready(self, *, ready: bool = True) -> None:
         """Wait until the server's health says so."""
-        while bool(self.health.waiting) is ready:
-            await asyncio.sleep(0.01)
+        await until(lambda: bool(self.health.waiting) is not ready)
 
 
 @asynccontextmanager

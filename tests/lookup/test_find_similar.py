@@ -4,8 +4,8 @@ from dataclasses import replace
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from live_lookups import WatchedIndex
 
+from live_lookups import WatchedIndex
 from nearkin.core import item
 from nearkin.core.errors import InvalidRequest, Misconfigured, PermanentError, Unavailable, UnknownItem
 from nearkin.core.filters import ItemFilter

@@ -6,8 +6,8 @@ import grpc
 import pytest
 from grpc_health.v1 import health_pb2, health_pb2_grpc
 from grpc_reflection.v1alpha import reflection_pb2, reflection_pb2_grpc
-from live_lookups import LiveLookups, live_lookups
 
+from live_lookups import LiveLookups, live_lookups, until
 from nearkin.contracts.v1 import lookup_pb2 as wire
 from nearkin.contracts.v1.lookup_pb2_grpc import LookupServiceStub
 from nearkin.core import item
@@ -135,8 +135,7 @@ async def test_a_call_without_a_deadline_gets_the_servers():
 async def test_what_is_beyond_the_bound_is_shed_and_what_is_below_is_served(live: LiveLookups, stub: LookupServiceStub):
     live.index.may_answer.clear()
     taken = [asyncio.ensure_future(stub.FindSimilar(lookup(k=4))) for _ in range(4)]
-    while len(live.index.searched) < 4:
-        await asyncio.sleep(0.01)
+    await until(lambda: len(live.index.searched) == 4)
     code, message = await status_of(stub.FindSimilar(lookup()))
     assert code is grpc.StatusCode.RESOURCE_EXHAUSTED
     assert "NEARKIN_LOOKUP_CONCURRENCY" in message
@@ -150,8 +149,7 @@ async def test_a_batch_counts_by_its_anchors_and_an_idle_server_takes_any(live: 
     assert len((await stub.FindSimilarBatch(whole)).results) == 20
     live.index.may_answer.clear()
     taken = asyncio.ensure_future(stub.FindSimilar(lookup()))
-    while len(live.index.searched) < 2:
-        await asyncio.sleep(0.01)
+    await until(lambda: len(live.index.searched) == 2)
     code, _ = await status_of(stub.FindSimilarBatch(whole))
     assert code is grpc.StatusCode.RESOURCE_EXHAUSTED
     live.index.may_answer.set()
@@ -165,7 +163,8 @@ async def test_a_batch_answers_in_order_and_each_failure_stands_in_its_place(stu
     results = (await stub.FindSimilarBatch(request)).results
     assert [one.WhichOneof("result") for one in results] == ["response", "failure", "failure", "response", "failure"]
     codes = [one.failure.code for one in results]
-    assert codes == [0, grpc.StatusCode.NOT_FOUND.value[0], *[grpc.StatusCode.INVALID_ARGUMENT.value[0]], 0, 3]
+    not_found, invalid = grpc.StatusCode.NOT_FOUND.value[0], grpc.StatusCode.INVALID_ARGUMENT.value[0]
+    assert codes == [0, not_found, invalid, 0, invalid]
     assert results[2].failure.message.startswith("k: is 0; ")
     assert all(one.sources for one in results[0].response.neighbours)
     assert not any(one.sources for one in results[3].response.neighbours)
@@ -262,8 +261,7 @@ async def test_reflection_names_the_services(channel: grpc.aio.Channel):
 async def test_a_draining_server_finishes_what_runs_and_takes_no_more(live: LiveLookups, stub: LookupServiceStub):
     live.index.may_answer.clear()
     running = asyncio.ensure_future(stub.FindSimilar(lookup(k=4)))
-    while not live.index.searched:
-        await asyncio.sleep(0.01)
+    await until(lambda: bool(live.index.searched))
     draining = asyncio.ensure_future(live.server.drain(grace_s=30))
     await asyncio.sleep(0.1)
     code, _ = await status_of(stub.FindSimilar(lookup(), timeout=5))
@@ -276,8 +274,7 @@ async def test_a_draining_server_finishes_what_runs_and_takes_no_more(live: Live
 async def test_what_outlasts_the_grace_is_cut_off(live: LiveLookups, stub: LookupServiceStub):
     live.index.may_answer.clear()
     running = asyncio.ensure_future(stub.FindSimilar(lookup()))
-    while not live.index.searched:
-        await asyncio.sleep(0.01)
+    await until(lambda: bool(live.index.searched))
     await live.server.drain(grace_s=0.05)
     code, _ = await status_of(running)
     assert code in (grpc.StatusCode.UNAVAILABLE, grpc.StatusCode.CANCELLED)

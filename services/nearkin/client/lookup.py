@@ -452,6 +452,8 @@ def _failure(code: grpc.StatusCode, message: str, timeout_s: float | None = None
 
 
 def _permanent(kind: type[PermanentError], message: str) -> PermanentError:
-    field, _, rest = message.partition(": ")
-    problem, _, remedy = rest.rpartition("; ")
+    field, found, rest = message.partition(": ")
+    problem, also_found, remedy = rest.rpartition("; ")
+    if not (found and also_found):
+        return kind(message, remedy="see the look-up service's log")
     return kind(problem, field=field, remedy=remedy)

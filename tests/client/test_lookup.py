@@ -1,0 +1,230 @@
+import asyncio
+from collections.abc import AsyncIterator, Awaitable, Callable
+from typing import Any
+
+import grpc
+import pytest
+
+from live_lookups import LiveLookups, live_lookups, until
+from nearkin.client.lookup import (
+    BlockingLookupClient,
+    ItemRecord,
+    ItemStatus,
+    LookupClient,
+    SimilarItems,
+    Source,
+)
+from nearkin.core import item
+from nearkin.core.errors import (
+    DeadlineExceeded,
+    InvalidRequest,
+    Misconfigured,
+    NearkinError,
+    Overloaded,
+    Unavailable,
+    UnknownItem,
+)
+from nearkin.core.filters import ItemFilter, PriceRange
+from nearkin.core.item import Availability, Content, Offer, Price
+from nearkin.core.retrieval import Retrieval
+from nearkin.encoders.fake import HashingEncoder
+from nearkin.lookup.server import Limits
+
+Call = Callable[..., Awaitable[Any]]
+
+
+def mug(number: int, **content: object) -> item.ItemState:
+    offer = Offer(Price(number, "EUR"), Availability.IN_STOCK, ("DE",))
+    return item.upserted(f"mug-{number}", Content(title=f"red mug number {number}", **content), 1, offer, 2)
+
+
+@pytest.fixture
+async def live() -> AsyncIterator[LiveLookups]:
+    async with live_lookups(Limits(max_message_bytes=50_000, concurrency=4)) as live:
+        await live.publish(*(mug(number) for number in range(5)))
+        yield live
+
+
+@pytest.fixture(params=["async", "blocking"])
+async def call(live: LiveLookups, request: pytest.FixtureRequest) -> AsyncIterator[Call]:
+    """Calls a client's method by its name: the same tests hold for both clients."""
+    if request.param == "async":
+        yield lambda method, *args, **fields: getattr(live.client, method)(*args, **fields)
+    else:
+        with BlockingLookupClient(live.address) as client:
+            yield lambda method, *args, **fields: asyncio.to_thread(getattr(client, method), *args, **fields)
+
+
+async def test_an_items_neighbours_come_best_first_with_their_titles(call: Call):
+    found: SimilarItems = await call("similar", item_id="mug-1", k=2)
+    assert len(found.neighbours) == 2
+    assert found.neighbours[0].score >= found.neighbours[1].score
+    assert all(one.title.startswith("red mug number") and one.sources == () for one in found.neighbours)
+    assert (found.bundle, found.collection) == ("hashing", "nearkin-items-hashing")
+
+
+async def test_an_explanation_tells_each_search_with_score_and_rank(call: Call):
+    found = await call("similar", item_id="mug-1", k=1, explain=True)
+    (best,) = found.neighbours
+    assert [source.name for source in best.sources] == ["content", "lexical"]
+    assert all(isinstance(source, Source) and source.rank >= 1 for source in best.sources)
+
+
+async def test_a_content_that_is_not_published_has_neighbours(call: Call):
+    content = Content(
+        title="mug number 3",
+        description="red",
+        language="en",
+        categories=(("home", "mugs"),),
+        tags=("new",),
+        attributes={"size": "L"},
+        maker="Potter",
+    )
+    assert len((await call("similar", content=content)).neighbours) == 5
+
+
+async def test_every_condition_of_a_filter_reaches_the_search(live: LiveLookups, call: Call):
+    conditions = ItemFilter(
+        categories_any=(("home", "mugs"),),
+        categories_all=(("home",),),
+        category_prefix=("home",),
+        tags_any=("red",),
+        tags_all=("new",),
+        attributes=(("size", "L"),),
+        price=PriceRange("EUR", 1, 3),
+        availability=(Availability.IN_STOCK,),
+        market="DE",
+        exclude_ids=("mug-4",),
+    )
+    await call("similar", item_id="mug-1", filter=conditions, retrieval=Retrieval.DENSE, k=7)
+    (search,) = live.index.searched[0]
+    assert search.filter == conditions
+    assert search.limit == 7
+
+
+async def test_an_open_price_range_stays_open(live: LiveLookups, call: Call):
+    found = await call("similar", item_id="mug-1", filter=ItemFilter(price=PriceRange("EUR", low=3)))
+    assert {one.id for one in found.neighbours} == {"mug-3", "mug-4"}
+
+
+async def test_many_anchors_are_answered_in_order_each_by_itself(call: Call):
+    found, unknown, by_content, empty = await call("similar_many", ["mug-1", "none", Content(title="mug"), Content()])
+    assert len(found.neighbours) == 4
+    assert isinstance(unknown, UnknownItem)
+    assert len(by_content.neighbours) == 5
+    assert isinstance(empty, InvalidRequest)
+    assert empty.field == "anchor.content"
+
+
+async def test_items_are_told_with_their_versions(live: LiveLookups, call: Call):
+    await live.publish(item.deleted("gone", 9))
+    assert await call("items", ["mug-1", "gone", "none"]) == [
+        ItemRecord("mug-1", ItemStatus.VISIBLE, 1, 2, None, "red mug number 1", 1_700_000_000_000),
+        ItemRecord("gone", ItemStatus.DELETED, None, None, 9, "", 1_700_000_000_000),
+        ItemRecord("none", ItemStatus.UNKNOWN),
+    ]
+
+
+@pytest.mark.parametrize(
+    ("fields", "kind", "field"),
+    [
+        ({"item_id": "none"}, UnknownItem, "anchor.item_id"),
+        ({"item_id": "mug-1", "k": 0}, InvalidRequest, "k"),
+        ({"item_id": "mug-1", "k": 2**40}, InvalidRequest, "request"),
+        ({}, InvalidRequest, "anchor"),
+        ({"item_id": "mug-1", "content": Content(title="mug")}, InvalidRequest, "anchor"),
+        ({"content": Content(title="\ud800")}, InvalidRequest, "request"),
+        ({"item_id": "mug-1", "retrieval": "magic"}, InvalidRequest, "request"),
+        ({"item_id": "mug-1", "filter": ItemFilter(price=PriceRange("EUR", 2, 1))}, InvalidRequest, "filter.price.low"),
+        ({"content": Content(description="x" * 60_000)}, InvalidRequest, "request"),
+        ({"content": Content(description="x" * 300_000)}, InvalidRequest, "request"),
+    ],
+)
+async def test_what_is_wrong_with_a_request_is_raised_with_its_field_and_remedy(
+    call: Call, fields: dict[str, Any], kind: type[InvalidRequest], field: str
+):
+    with pytest.raises(kind) as refusal:
+        await call("similar", **fields)
+    assert refusal.value.field == field
+    assert refusal.value.remedy
+    assert len((await call("similar", item_id="mug-1")).neighbours) == 4
+
+
+async def test_a_bundle_that_the_server_lacks_is_misconfigured():
+    async with live_lookups() as live:
+        live.index.index.serving_name = ""
+        await live.index.prepare("other", 32)
+        with pytest.raises(Misconfigured, match="NEARKIN_BUNDLE_PATH"):
+            await live.client.similar(content=Content(title="mug"))
+
+
+async def test_an_answer_that_does_not_come_in_time_exceeds_the_deadline(live: LiveLookups, call: Call):
+    live.index.may_answer.clear()
+    with pytest.raises(DeadlineExceeded, match=r"within 0\.05 s"):
+        await call("similar", item_id="mug-1", timeout_s=0.05)
+    live.index.may_answer.set()
+    assert await call("similar", item_id="mug-1")
+
+
+async def test_a_server_with_too_much_work_is_overloaded(live: LiveLookups, call: Call):
+    live.index.may_answer.clear()
+    running = asyncio.ensure_future(live.client.similar(item_id="mug-1"))
+    await until(lambda: bool(live.index.searched))
+    with pytest.raises(Overloaded, match="NEARKIN_LOOKUP_CONCURRENCY"):
+        await call("similar_many", ["mug-1"] * 4)
+    live.index.may_answer.set()
+    await running
+
+
+async def test_an_index_that_is_away_is_unavailable_and_its_return_is_noticed(live: LiveLookups, call: Call):
+    live.index.go_away()
+    with pytest.raises(Unavailable, match="the test took it away"):
+        await call("similar", item_id="mug-1", timeout_s=2)
+    live.index.come_back()
+    assert await call("similar", item_id="mug-1")
+
+
+async def test_a_short_absence_of_the_index_is_not_seen(live: LiveLookups, call: Call):
+    live.index.go_away()
+    answer = asyncio.ensure_future(call("similar", item_id="mug-1", timeout_s=30))
+    refused = {"method": "FindSimilar", "code": "UNAVAILABLE"}
+    await until(lambda: bool(live.metrics.registry.get_sample_value("nearkin_lookups_total", refused)))
+    live.index.come_back()
+    assert len((await answer).neighbours) == 4
+
+
+async def test_nobody_listening_is_unavailable():
+    with BlockingLookupClient("127.0.0.1:1") as client, pytest.raises(Unavailable, match="look-up service"):
+        client.similar(item_id="a", timeout_s=5)
+
+
+async def test_a_server_that_is_no_look_up_service_is_misconfigured():
+    server = grpc.aio.server()
+    port = server.add_insecure_port("127.0.0.1:0")
+    await server.start()
+    async with LookupClient(f"127.0.0.1:{port}") as client:
+        with pytest.raises(Misconfigured, match="address"):
+            await client.items(["a"])
+    await server.stop(None)
+
+
+@pytest.mark.parametrize("address", ["", "nowhere", "host:", "host:port"])
+@pytest.mark.parametrize("client", [LookupClient, BlockingLookupClient])
+def test_an_address_that_is_none_is_refused(client: type, address: str):
+    with pytest.raises(Misconfigured, match="address"):
+        client(address)
+
+
+def test_an_error_that_a_message_does_not_spell_out_is_kept_whole():
+    from nearkin.client.lookup import _failure
+
+    failure = _failure(grpc.StatusCode.INVALID_ARGUMENT, "by a proxy")
+    assert isinstance(failure, InvalidRequest)
+    assert "by a proxy" in str(failure)
+
+
+async def test_one_client_serves_many_calls_at_a_time():
+    async with live_lookups(encoder=HashingEncoder()) as live:
+        await live.publish(*(mug(number) for number in range(3)))
+        answers = await asyncio.gather(*(live.client.similar(item_id="mug-1") for _ in range(50)))
+        assert all(not isinstance(one, NearkinError) and len(one.neighbours) == 2 for one in answers)
