@@ -4,6 +4,11 @@ import os
 from pathlib import Path
 
 import pytest
+from hypothesis import HealthCheck, settings
+
+# A busy machine is slow, not wrong.
+settings.register_profile("nearkin", deadline=None, suppress_health_check=[HealthCheck.too_slow])
+settings.load_profile("nearkin")
 
 
 @pytest.fixture(scope="session")

@@ -77,6 +77,10 @@ class TestDeletion:
         state = in_any_order(deleted("i", 4), upserted("i", MUG, 5))
         assert (state.is_present, state.is_deleted) == (True, False)
 
+    def test_leaves_nothing_but_the_versions(self) -> None:
+        state = in_any_order(upserted("i", MUG, 5, CHEAP, 6), deleted("i", 7), offered("i", DEAR, 3))
+        assert state == ItemState("i", content_version=5, offered_version=6, deleted_version=7)
+
     def test_that_comes_before_its_upsert_still_ends_it(self) -> None:
         assert not after(deleted("i", 5), upserted("i", MUG, 4)).is_present
 
@@ -278,4 +282,4 @@ class AnItemOverItsLife(RuleBasedStateMachine):
 
 
 TestAnItemOverItsLife = AnItemOverItsLife.TestCase
-TestAnItemOverItsLife.settings = settings(max_examples=150, stateful_step_count=30, deadline=None)
+TestAnItemOverItsLife.settings = settings(max_examples=150, stateful_step_count=30)
