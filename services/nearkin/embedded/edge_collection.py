@@ -15,7 +15,7 @@ import qdrant_edge as edge
 from google.protobuf import json_format
 from qdrant_client import grpc as wire
 
-from nearkin.embedded.data_folder import sync_folder, write_durably
+from nearkin.embedded.owned_folder import sync_folder, write_durably
 from nearkin.embedded.edge_messages import (
     FilterReader,
     Refused,

@@ -33,12 +33,11 @@ def accepts(address: str) -> bool:
     return True
 
 
-def leashed(command: Sequence[str], nice: int = 0) -> list[str]:
+def leashed(command: Sequence[str]) -> list[str]:
     """The command that runs a program so that it dies with this process.
 
     Args:
         command: the program and its arguments; the program is found on the PATH.
-        nice: how much it yields to others.
 
     Raises:
         Misconfigured: there is no such program.
@@ -47,14 +46,13 @@ def leashed(command: Sequence[str], nice: int = 0) -> list[str]:
     if program is None:
         raise Misconfigured(f"there is no program {command[0]}", remedy="install it, or put it on the PATH")
     leash = Path(__file__).with_name("leash.py")
-    return [sys.executable, "-I", "-S", str(leash), str(os.getpid()), str(nice), program, *command[1:]]
+    return [sys.executable, "-I", "-S", str(leash), str(os.getpid()), program, *command[1:]]
 
 
 def start(command: Sequence[str], output: IO[bytes] | int) -> subprocess.Popen[bytes]:
     """Start a program that dies with this process.
 
-    It gets a process group of its own, so that Ctrl-C reaches only its parent; not a session of its own, because Linux
-    weighs niceness within a session only.
+    It gets a process group of its own, so that Ctrl-C reaches only its parent.
 
     Args:
         command: the program and its arguments.

@@ -21,9 +21,10 @@ from typing import Any, Self
 
 from nearkin.core.errors import Misconfigured, NearkinError, Unavailable
 from nearkin.embedded.programs import leashed
+from nearkin.ops.process import EXIT_MISCONFIGURED
 
-#: What a program exits with when starting it again would not help.
-EXIT_MISCONFIGURED = 2
+#: What a program exits with when starting it again would not help: 2 where it was called wrongly.
+_HOPELESS = frozenset({2, EXIT_MISCONFIGURED})
 
 _PROBE_EVERY_S = 0.05
 _LAST_WORDS = 12
@@ -43,7 +44,6 @@ class Program:
         needs: programs that it uses until its end: they are stopped after it.
         prepare: awaited every time it has become ready, before those that follow it start; told whether this is a
             restart.
-        nice: how much it yields to others, 0 to 19.
         stop_signal: asks it to end.
     """
 
@@ -54,7 +54,6 @@ class Program:
     follows: tuple[str, ...] = ()
     needs: tuple[str, ...] = ()
     prepare: Callable[[bool], Awaitable[None]] | None = None
-    nice: int = 0
     stop_signal: signal.Signals = signal.SIGTERM
 
 
@@ -239,7 +238,7 @@ class Supervisor:
             if child.killed_because == "follows":
                 child.killed_because = ""
                 continue
-            if child.process is not None and child.process.returncode == EXIT_MISCONFIGURED:
+            if child.process is not None and child.process.returncode in _HOPELESS:
                 self._give_up(
                     Misconfigured(
                         f"says that its configuration is wrong:\n{_quoted(child.last_words)}",
@@ -270,11 +269,13 @@ class Supervisor:
         restart = child.starts > 0
         child.starts += 1
         child.process = process = await asyncio.create_subprocess_exec(
-            *leashed(program.command, program.nice),
+            *leashed(program.command),
             stdin=asyncio.subprocess.DEVNULL,
             stdout=asyncio.subprocess.PIPE,
             stderr=asyncio.subprocess.STDOUT,
             env=program.environment,
+            # Ctrl-C reaches only the supervisor. Not a session of its own: Linux weighs niceness within a session only,
+            # and the bulk indexer yields to the live one.
             process_group=0,
         )
         reader = asyncio.create_task(self._read(child, process))

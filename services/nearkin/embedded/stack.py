@@ -1,0 +1,290 @@
+"""The whole of Nearkin on one machine: which programs, with which addresses, and where others find them.
+
+```
+DATA/FORMAT, LOCK      what wrote the folder, and who owns it now
+DATA/endpoints.json    where everything listens, while it runs
+DATA/index/            the embedded index: survives a restart
+DATA/redis/            Redis: survives a restart
+DATA/logs/             one bounded log for each program
+```
+
+The broker keeps topics in memory only. When it starts again, its topics are made again and the indexers, which know
+offsets that mean nothing any more, start again with it.
+"""
+
+import asyncio
+import contextlib
+import http.client
+import os
+import signal
+import sys
+from collections.abc import Awaitable, Callable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, TypeVar
+
+import grpc
+import msgspec
+from grpc_health.v1 import health_pb2, health_pb2_grpc
+from kafka import KafkaAdminClient
+
+from nearkin.embedded.broker import broker_answers, broker_command
+from nearkin.embedded.owned_folder import OwnedFolder, write_durably
+from nearkin.embedded.programs import LOOPBACK, accepts, free_port
+from nearkin.embedded.redis import redis_answers, redis_binary, redis_command
+from nearkin.embedded.supervisor import Patience, Program, Supervisor
+from nearkin.ops.settings import Settings, load_settings
+from nearkin.ops.topics import apply_topics
+
+FORMAT = "nearkin-stack 1"
+
+#: The index refuses writes below 128 MiB, so a stack that starts with less than twice that would soon stop serving.
+MIN_FREE_BYTES = 256 * 2**20
+
+_SERVING = health_pb2.HealthCheckResponse.SERVING
+_STOP_SIGNALS = (signal.SIGTERM, signal.SIGINT, signal.SIGHUP)
+
+T = TypeVar("T")
+
+
+class Endpoints(msgspec.Struct, frozen=True):
+    """Where a running stack listens.
+
+    Attributes:
+        kafka: the broker's host:port.
+        lookup: the look-up service's host:port.
+        qdrant: the index's gRPC address.
+        redis: the address of Redis; empty where the stack goes without.
+        metrics: for each process, the host:port of its /metrics, /live and /ready.
+        partitions: of each item topic.
+    """
+
+    kafka: str
+    lookup: str
+    qdrant: str
+    redis: str
+    metrics: dict[str, str]
+    partitions: int
+
+
+class StopRequested(Exception):
+    """A signal asked the stack to stop before its work was done."""
+
+
+def read_endpoints(data: Path) -> Endpoints | None:
+    """Where the stack that runs on a data folder listens; None where none runs."""
+    if not OwnedFolder(data, FORMAT).is_owned():
+        return None
+    try:
+        return msgspec.json.decode((data / "endpoints.json").read_bytes(), type=Endpoints)
+    except (OSError, msgspec.DecodeError):
+        return None
+
+
+@dataclass(frozen=True, slots=True)
+class Stack:
+    """A stack that runs.
+
+    Attributes:
+        endpoints: where it listens.
+        data: its folder.
+        supervisor: what keeps it running.
+    """
+
+    endpoints: Endpoints
+    data: Path
+    supervisor: Supervisor
+
+
+async def run_stack(
+    data: Path,
+    work: Callable[[Stack], Awaitable[T]],
+    *,
+    report: Callable[[str, str], None],
+    echo: Callable[[str, str], None] | None = None,
+    patience: Patience | None = None,
+) -> T:
+    """Start the stack, do some work beside it, and stop it, whatever happens. For the main thread.
+
+    SIGTERM, SIGINT and SIGHUP stop it; a second one kills what still stops.
+
+    Args:
+        data: the stack's folder; made where it is missing.
+        work: what to do once everything is ready.
+        report: told what happens, as (program's name, what).
+        echo: given every line that a program writes, as (program's name, line).
+        patience: how long things may take.
+
+    Raises:
+        Misconfigured: the folder, a setting or a file is not as it must be.
+        Unavailable: a program keeps dying.
+        StopRequested: a signal came before the work was done.
+    """
+    folder = OwnedFolder(data, FORMAT, MIN_FREE_BYTES)
+    settings = load_settings()
+    folder.open()
+    try:
+        endpoints = _choose_endpoints(settings)
+        programs = _programs(data, endpoints, settings, report)
+        supervisor = Supervisor(programs, data / "logs", report=report, echo=echo, patience=patience or Patience())
+        with _stopped_by_signals(supervisor):
+            async with supervisor:
+                write_durably(data / "endpoints.json", msgspec.json.encode(endpoints).decode() + "\n")
+                try:
+                    return await _work_beside(supervisor, work(Stack(endpoints, data, supervisor)))
+                finally:
+                    (data / "endpoints.json").unlink(missing_ok=True)
+    finally:
+        folder.close()
+
+
+async def _work_beside(supervisor: Supervisor, work: Awaitable[T]) -> T:
+    """The work's result, unless a program is given up first."""
+    working, failing = asyncio.ensure_future(work), asyncio.ensure_future(supervisor.wait())
+    both: set[asyncio.Future[Any]] = {working, failing}
+    try:
+        await asyncio.wait(both, return_when=asyncio.FIRST_COMPLETED)
+        if failing.done():
+            failing.result()
+        return await working
+    finally:
+        for task in both:
+            task.cancel()
+        await asyncio.gather(*both, return_exceptions=True)
+
+
+@contextlib.contextmanager
+def _stopped_by_signals(supervisor: Supervisor) -> Iterator[None]:
+    """The first signal cancels the task, a later one its patience."""
+    loop, task = asyncio.get_running_loop(), asyncio.current_task()
+    signals = 0
+
+    def on_signal() -> None:
+        nonlocal signals
+        signals += 1
+        if signals > 1:
+            supervisor.hurry()
+        elif task is not None:
+            task.cancel()
+
+    for number in _STOP_SIGNALS:
+        loop.add_signal_handler(number, on_signal)
+    try:
+        yield
+    except asyncio.CancelledError:
+        if not signals or task is None:
+            raise
+        task.uncancel()
+        raise StopRequested from None
+    finally:
+        for number in _STOP_SIGNALS:
+            loop.remove_signal_handler(number)
+
+
+def _choose_endpoints(settings: Settings) -> Endpoints:
+    def free() -> str:
+        return f"{LOOPBACK}:{free_port()}"
+
+    return Endpoints(
+        kafka=free(),
+        lookup=free(),
+        qdrant=f"http://{free()}",
+        redis=f"redis://{free()}/0" if redis_binary() else "",
+        metrics={name: free() for name in ("indexer-live", "indexer-bulk", "lookup")},
+        partitions=settings.items_partitions,
+    )
+
+
+def _programs(
+    data: Path, endpoints: Endpoints, settings: Settings, report: Callable[[str, str], None]
+) -> list[Program]:
+    """What runs, in the order of the picture: broker, Redis, index, indexers, look-ups."""
+    environment = os.environ | {
+        "NEARKIN_KAFKA_BOOTSTRAP": endpoints.kafka,
+        "NEARKIN_QDRANT_URL": endpoints.qdrant,
+        "NEARKIN_LOOKUP_LISTEN": endpoints.lookup,
+        "NEARKIN_LOG_FORMAT": "text",
+    }
+    if endpoints.redis:
+        environment["NEARKIN_REDIS_URL"] = endpoints.redis
+
+    async def prepare_broker(restart: bool) -> None:
+        if restart:
+            report("broker", "kept nothing over its end: topics are made again; publish again what was not indexed")
+        await asyncio.to_thread(_apply_topics, endpoints.kafka, settings)
+
+    def service(name: str, module: str, follows: tuple[str, ...], **further: str) -> Program:
+        listen = endpoints.metrics[name]
+        return Program(
+            name,
+            [sys.executable, "-m", module],
+            lambda: _says_ready(listen),
+            environment=environment | {"NEARKIN_METRICS_LISTEN": listen} | further,
+            follows=follows,
+            needs=("index",),
+        )
+
+    index = endpoints.qdrant.removeprefix("http://")
+    owner = ["-m", "nearkin.embedded.index_owner", "--data", str(data / "index"), "--listen", index]
+    programs = [
+        Program(
+            "broker",
+            broker_command(_port(endpoints.kafka)),
+            lambda: broker_answers(endpoints.kafka),
+            prepare=prepare_broker,
+            # It has nothing to save, and takes five seconds when asked kindly.
+            stop_signal=signal.SIGKILL,
+        ),
+        Program("index", [sys.executable, *owner], lambda: _serves(index), environment=environment),
+        service("indexer-live", "nearkin.indexer", ("broker",), NEARKIN_INDEXER_LANE="live"),
+        service("indexer-bulk", "nearkin.indexer", ("broker",), NEARKIN_INDEXER_LANE="bulk"),
+        service("lookup", "nearkin.lookup", ()),
+    ]
+    if binary := redis_binary():
+        port = _port(endpoints.redis.removesuffix("/0"))
+        (data / "redis").mkdir(exist_ok=True)
+        programs.insert(1, Program("redis", redis_command(binary, port, data / "redis"), lambda: redis_answers(port)))
+    else:
+        report("redis", "there is no redis-server here: going without, nothing needs it yet")
+    return programs
+
+
+def _apply_topics(bootstrap: str, settings: Settings) -> None:
+    """Make the topics; one that a quicker client made the broker make by itself, with other settings, is made anew."""
+    applied = apply_topics(bootstrap, settings.items_partitions, replication=1)
+    if applied.mismatches:
+        admin = KafkaAdminClient(bootstrap_servers=bootstrap)
+        try:
+            admin.delete_topics(sorted({mismatch.topic for mismatch in applied.mismatches}))
+        finally:
+            admin.close()
+        applied = apply_topics(bootstrap, settings.items_partitions, replication=1)
+    applied.require()
+
+
+def _port(address: str) -> int:
+    return int(address.rpartition(":")[2])
+
+
+def _says_ready(address: str) -> bool:
+    """Whether a service's own /ready says so."""
+    connection = http.client.HTTPConnection(address, timeout=2)
+    try:
+        connection.request("GET", "/ready")
+        return connection.getresponse().status == http.HTTPStatus.OK
+    except (OSError, http.client.HTTPException):
+        return False
+    finally:
+        connection.close()
+
+
+def _serves(address: str) -> bool:
+    """Whether a gRPC server's own health says so."""
+    if not accepts(address):
+        return False
+    with grpc.insecure_channel(address) as channel:
+        try:
+            health = health_pb2_grpc.HealthStub(channel)
+            return bool(health.Check(health_pb2.HealthCheckRequest(), timeout=1).status == _SERVING)
+        except grpc.RpcError:
+            return False
