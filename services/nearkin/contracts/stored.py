@@ -1,16 +1,21 @@
 """What the index holds of an item beside its vectors: the whole item, and apart from it the fields that filters need.
 
 The whole item is one JSON string under `item`, read back without loss: the index is the resolved catalogue, and a
-string costs the least to move. The other fields are made from it at every write, are indexed by their type, and are
-never read back. Filter fields stand on items that are present only, and say the offer in force.
+string costs the least to move; what has its default is left out of it. The other fields are made from it at every
+write, are indexed by their type, and are never read back. Filter fields stand on items that are present only, and say
+the offer in force.
 """
 
-from typing import Any, Final, Literal
+import dataclasses
+from typing import TYPE_CHECKING, Any, Final, Literal
 
 import msgspec
 
-from nearkin.core.item import CategoryPath, Content, Offer
+from nearkin.core.item import CategoryPath, Content, ItemState, Offer
 from nearkin.core.ports import IndexedItem
+
+if TYPE_CHECKING:
+    from _typeshed import DataclassInstance
 
 #: Every field that has a payload index, and the kind of index; never bool, which makes an embedded index slow.
 PAYLOAD_INDEXES: Final[dict[str, Literal["keyword", "integer", "float"]]] = {
@@ -36,6 +41,18 @@ _ENCODER = msgspec.json.Encoder()
 _DECODER = msgspec.json.Decoder(IndexedItem)
 
 
+def _defaults(kind: "type[DataclassInstance]") -> list[tuple[str, object]]:
+    """Each field and its default. A default that changes changes what is stored: it needs a new collection."""
+    missing = dataclasses.MISSING
+    return [
+        (field.name, field.default if field.default_factory is missing else field.default_factory())
+        for field in dataclasses.fields(kind)
+    ]
+
+
+_CONTENT, _OFFER, _STATE = _defaults(Content), _defaults(Offer), _defaults(ItemState)
+
+
 def category_key(path: CategoryPath) -> str:
     """The keyword of a category path: its names joined by "/", with "%" and "/" in them escaped."""
     return "/".join([name.replace("%", "%25").replace("/", "%2F") for name in path])
@@ -55,7 +72,7 @@ def to_payload(item: IndexedItem) -> dict[str, Any]:
         "offer_version": state.offered_version,
         "deleted_version": state.deleted_version,
         "visible": int(state.is_visible),
-        "item": _ENCODER.encode(item).decode(),
+        "item": _ENCODER.encode(_without_defaults(item)).decode(),
     }
     if state.content is not None:
         _add_content(payload, state.content)
@@ -66,6 +83,19 @@ def to_payload(item: IndexedItem) -> dict[str, Any]:
 def from_payload(payload: dict[str, Any]) -> IndexedItem:
     """The item that `to_payload` was given."""
     return _DECODER.decode(payload["item"])
+
+
+def _without_defaults(item: IndexedItem) -> dict[str, object]:
+    """The item as the decoder takes it: it puts the defaults back."""
+    state = _told(item.state, _STATE)
+    for name, defaults in (("content", _CONTENT), ("carried", _OFFER), ("offered", _OFFER)):
+        if name in state:
+            state[name] = _told(state[name], defaults)
+    return {"state": state, "fingerprint": item.fingerprint, "indexed_at": item.indexed_at}
+
+
+def _told(value: object, defaults: list[tuple[str, object]]) -> dict[str, object]:
+    return {name: told for name, default in defaults if (told := getattr(value, name)) != default}
 
 
 def _add_content(payload: dict[str, Any], content: Content) -> None:
