@@ -2,8 +2,8 @@
 
 The whole item is one JSON string under `item`, read back without loss: the index is the resolved catalogue, and a
 string costs the least to move; what has its default is left out of it. The other fields are made from it at every
-write, are indexed by their type, and are never read back. Filter fields stand on items that are present only, and say
-the offer in force.
+write, and an item is read back without them. Filter fields stand on items that are present only, and say the offer in
+force.
 """
 
 import dataclasses
