@@ -1,9 +1,9 @@
 """Two rankings of the same items become one: the dense one knows meaning, the lexical one knows exact words.
 
-Each list's scores are divided by its best, so that neither the engine's scale nor the anchor's length matters, and
-summed with fixed weights (convex combination: Bruch, Gai, Ingber 2023, "An analysis of fusion functions for hybrid
-retrieval", doi:10.1145/3596512). An item that one list lacks scores there as that list's last. Chosen by measurement:
-docs/decisions/0004-fusion.md.
+Each list's scores are divided by its best one, so that neither the engine's scale nor the length of the anchor's text
+matters, and summed with fixed weights (a convex combination, which keeps what ranks forget: Bruch, Gai, Ingber 2023,
+"An analysis of fusion functions for hybrid retrieval", doi:10.1145/3596512). A list that lacks an item gives it
+nothing. Measured against reciprocal ranks and other normalisations: docs/decisions/0004-fusion.md.
 """
 
 from collections.abc import Sequence
@@ -11,8 +11,8 @@ from dataclasses import dataclass
 
 from nearkin.core.similarity import Hit, VectorName
 
-#: What the lexical list weighs beside the dense one.
-LEXICAL_WEIGHT = 0.5
+#: What the best lexical hit weighs; the best dense hit weighs what is left of 1.
+LEXICAL_WEIGHT = 0.6
 
 
 @dataclass(frozen=True, slots=True)
@@ -38,24 +38,27 @@ def fuse(dense: Sequence[Hit], lexical: Sequence[Hit], k: int) -> list[Fused]:
     """Fuse two lists of hits into the best `k`.
 
     Args:
-        dense: hits of the dense search, best first; each item at most once.
-        lexical: hits of the lexical search, likewise.
+        dense: hits of the dense search, best first.
+        lexical: hits of the lexical search, best first.
         k: how many to return at most.
 
     Returns:
-        The neighbours, best first; equal scores in the order of their ids.
+        The neighbours, best first, with scores from 0 to 1; equal scores by their best rank, then by id. An item that a
+        list holds twice counts there once, at its better rank.
     """
-    found: dict[str, tuple[str, list[Source]]] = {}
+    titles: dict[str, str] = {}
     scores: dict[str, float] = {}
-    lists = ((VectorName.CONTENT, dense, 1 - LEXICAL_WEIGHT), (VectorName.LEXICAL, lexical, LEXICAL_WEIGHT))
-    for name, hits, _ in lists:
+    sources: dict[str, list[Source]] = {}
+    weighted = ((VectorName.CONTENT, dense, 1 - LEXICAL_WEIGHT), (VectorName.LEXICAL, lexical, LEXICAL_WEIGHT))
+    for name, hits, weight in weighted:
+        best = hits[0].score if hits else 0.0
         for rank, hit in enumerate(hits, 1):
-            found.setdefault(hit.id, (hit.title, []))[1].append(Source(name, hit.score, rank))
-    for _, hits, weight in lists:
-        best, last = (hits[0].score, hits[-1].score) if hits else (1.0, 0.0)
-        scale = weight / best if best > 0 else 0.0
-        listed = {hit.id: hit.score for hit in hits}
-        for item_id in found:
-            scores[item_id] = scores.get(item_id, 0.0) + scale * listed.get(item_id, last)
-    order = sorted(found, key=lambda item_id: (-scores[item_id], item_id))
-    return [Fused(item_id, scores[item_id], found[item_id][0], tuple(found[item_id][1])) for item_id in order[:k]]
+            named = sources.setdefault(hit.id, [])
+            if any(source.name is name for source in named):
+                continue
+            named.append(Source(name, hit.score, rank))
+            titles.setdefault(hit.id, hit.title)
+            share = max(hit.score, 0.0) / best if best > 0 else 0.0
+            scores[hit.id] = scores.get(hit.id, 0.0) + weight * share
+    fused = [Fused(item_id, scores[item_id], titles[item_id], tuple(named)) for item_id, named in sources.items()]
+    return sorted(fused, key=lambda one: (-one.score, min(source.rank for source in one.sources), one.id))[:k]

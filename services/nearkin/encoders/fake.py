@@ -12,7 +12,7 @@ from nearkin.core.errors import NothingToEncode
 from nearkin.core.item import Content
 from nearkin.core.similarity import Vectors
 from nearkin.encoders.content import compose_text, fingerprint_text, nothing_to_encode
-from nearkin.encoders.lexical import encode_lexical, find_terms
+from nearkin.encoders.lexical import encode_lexical, find_words
 
 
 class HashingEncoder:
@@ -31,7 +31,7 @@ class HashingEncoder:
 
     def _encode(self, text: str) -> Vectors:
         total = np.zeros(self.dimensions)
-        for word in list(find_terms(text)) or [text]:
+        for word in list(find_words(text)) or [text]:
             seed = blake2b(word.encode("utf-8", "replace"), digest_size=8).digest()
             total += np.random.default_rng(int.from_bytes(seed, "little")).standard_normal(self.dimensions)
         return Vectors((total / np.linalg.norm(total)).astype(np.float32), encode_lexical(text))
