@@ -1,0 +1,263 @@
+"""What the embedded index costs: round trips, writes and memory, at 5,000 and 50,000 points.
+
+`python -m benchmarks.index [--points 5000,50000] [--json FILE]` starts an owner process of its own in a temporary
+folder and asks it over gRPC with the real adapter, one call after another, so a figure is a round trip's latency and
+not a throughput. Vectors are random and of unit length, which is the hardest case for a graph; 8 lexical terms an item
+are drawn by Zipf's law from 20,000.
+"""
+
+import argparse
+import asyncio
+import json
+import platform
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Awaitable, Callable, Iterator
+from contextlib import contextmanager
+from importlib import metadata
+from pathlib import Path
+from typing import Any
+
+import grpc
+import numpy as np
+import psutil
+from qdrant_client import grpc as wire
+
+from nearkin.core.item import Content, Offer, Price, merge, offered, upserted
+from nearkin.core.ports import IndexedItem, ItemCollection, ItemWrite, Search, Stored
+from nearkin.core.similarity import SparseVector, VectorName, Vectors
+from nearkin.embedded.programs import free_port
+from nearkin.ops.settings import Settings
+from nearkin.stores.qdrant import connect
+
+DIMENSIONS = 384
+BATCH = 256
+CALLS = 400
+LIMIT = 50
+
+WORDS = (
+    "glass",
+    "heart",
+    "red",
+    "retrospot",
+    "vintage",
+    "paper",
+    "bag",
+    "wooden",
+    "set",
+    "of",
+    "small",
+    "lunch",
+    "box",
+)
+
+
+class Maker:
+    """Makes items of about 40 words with random vectors, the same ones for the same seed."""
+
+    def __init__(self, seed: int) -> None:
+        self._random = np.random.default_rng(seed)
+        self.made = 0
+
+    def vectors(self) -> Vectors:
+        content = self._random.standard_normal(DIMENSIONS).astype(np.float32)
+        terms = np.unique(np.minimum(self._random.zipf(1.3, 8), 20_000)).astype(np.uint32)
+        weights = self._random.uniform(0.5, 2.0, len(terms)).astype(np.float32)
+        return Vectors(content / np.linalg.norm(content), SparseVector(terms, weights))
+
+    def insert(self) -> ItemWrite:
+        number, self.made = self.made, self.made + 1
+        words = self._random.choice(WORDS, 40).tolist()
+        content = Content(
+            title=" ".join(words[:6]),
+            description=" ".join(words[6:]),
+            language="en",
+            categories=(("home", words[0], words[1]),),
+            tags=tuple(words[:3]),
+            attributes={"colour": words[2]},
+        )
+        state = upserted(f"item-{number}", content, number, Offer(Price(float(number % 50), "GBP")), number)
+        return ItemWrite(IndexedItem(state, "0" * 32, 1_700_000_000_000), None, self.vectors())
+
+
+@contextmanager
+def owner(data: Path) -> Iterator[tuple[psutil.Process, Settings]]:
+    """An owner process that is gone afterwards."""
+    port = free_port()
+    command = [
+        sys.executable,
+        "-m",
+        "nearkin.embedded.index_owner",
+        "--data",
+        str(data),
+        "--listen",
+        f"127.0.0.1:{port}",
+    ]
+    with (data.parent / "owner.log").open("ab") as log:
+        process = subprocess.Popen(command, stderr=log)
+    try:
+        with grpc.insecure_channel(f"127.0.0.1:{port}") as channel:
+            grpc.channel_ready_future(channel).result(timeout=120)
+        yield psutil.Process(process.pid), Settings(qdrant_url=f"http://127.0.0.1:{port}", index_timeout_s=300)
+    finally:
+        process.terminate()
+        process.wait(timeout=60)
+
+
+async def latencies(calls: int, call: Callable[[int], Awaitable[Any]]) -> dict[str, float]:
+    """Percentiles of a call in milliseconds, after ten calls that are not counted."""
+    taken = []
+    for number in range(calls + 10):
+        started = time.perf_counter()
+        await call(number)
+        taken.append((time.perf_counter() - started) * 1e3)
+    taken = taken[10:]
+    p50, p99 = np.percentile(taken, [50, 99])
+    return {"calls": calls, "p50_ms": round(float(p50), 3), "p99_ms": round(float(p99), 3)}
+
+
+async def reads_and_searches(items: ItemCollection, points: int, exact: bool = False) -> dict[str, Any]:
+    ids = [f"item-{number * 7919 % points}" for number in range(points)]
+
+    async def read(number: int) -> None:
+        await items.read([ids[number]])
+
+    async def search(number: int) -> None:
+        anchor = ids[number]
+        dense = Search(VectorName.CONTENT, anchor, LIMIT, exact=exact)
+        await items.search([dense, Search(VectorName.LEXICAL, anchor, LIMIT)])
+
+    async def search_dense(number: int) -> None:
+        await items.search([Search(VectorName.CONTENT, ids[number], LIMIT, exact=exact)])
+
+    return {
+        "read of 1": await latencies(CALLS, read),
+        "search by id, dense": await latencies(CALLS, search_dense),
+        "search by id, dense and lexical": await latencies(CALLS, search),
+    }
+
+
+async def writes(items: ItemCollection, maker: Maker) -> dict[str, Any]:
+    async def insert(_: int) -> None:
+        assert not await items.write([maker.insert()])
+
+    async def insert_many(_: int) -> None:
+        assert not await items.write(batch)
+
+    async def reoffer(number: int) -> None:
+        held = (await items.read([f"item-{number}"]))[f"item-{number}"]
+        version = max(held.state.offered_version, 10**9) + 1
+        state = merge(held.state, offered(held.state.id, Offer(Price(1.0, "GBP")), version))
+        change = ItemWrite(IndexedItem(state, held.fingerprint, held.indexed_at), held.state.versions, Stored.VECTORS)
+        assert not await items.write([change])
+
+    taken = []
+    for _ in range(10):
+        batch = [maker.insert() for _ in range(BATCH)]
+        started = time.perf_counter()
+        await insert_many(0)
+        taken.append((time.perf_counter() - started) * 1e3)
+    p50, p99 = np.percentile(taken, [50, 99])
+    return {
+        "write of 1 new": await latencies(CALLS // 2, insert),
+        "read and write of 1 offer": await latencies(CALLS // 2, reoffer),
+        f"write of {BATCH} new": {"calls": 10, "p50_ms": round(float(p50), 3), "p99_ms": round(float(p99), 3)},
+    }
+
+
+def memory(process: psutil.Process, points: int, empty_bytes: int) -> dict[str, Any]:
+    """Resident bytes of the owner: all, and what an item adds over the empty process, against its vector's bytes."""
+    seen = process.memory_info()
+    added = (seen.rss - empty_bytes) / points
+    return {
+        "resident_mb": round(seen.rss / 1e6, 1),
+        "of_it_shared_with_files_mb": round(seen.shared / 1e6, 1),
+        "bytes_per_item": round(added),
+        "times_vector_bytes": round(added / (4 * DIMENSIONS), 2),
+    }
+
+
+async def measure(points: int, folder: Path) -> dict[str, Any]:
+    """Everything about an index of so many points."""
+    result: dict[str, Any] = {"points": points}
+    with owner(folder / "data") as (process, settings):
+        index = connect(settings)
+        items = await index.prepare("benchmark", DIMENSIONS)
+        empty_bytes = process.memory_info().rss
+        maker = Maker(seed=points)
+        taken = making = 0.0
+        while maker.made < points:
+            started = time.perf_counter()
+            batch = [maker.insert() for _ in range(min(BATCH, points - maker.made))]
+            made = time.perf_counter()
+            await items.write(batch)
+            making += made - started
+            taken += time.perf_counter() - made
+        result["bulk write, ms per item"] = round(taken / points * 1e3, 4)
+        result["memory after the load"] = memory(process, points, empty_bytes)
+        result["without a graph"] = await reads_and_searches(items, points)
+        with grpc.insecure_channel(settings.qdrant_url.removeprefix("http://")) as channel:
+            request = wire.UpdateCollection(
+                collection_name=items.name, optimizers_config=wire.OptimizersConfigDiff(default_segment_number=0)
+            )
+            started = time.perf_counter()
+            wire.CollectionsStub(channel).Update(request, timeout=600)
+            result["optimise_s"] = round(time.perf_counter() - started, 2)
+        result["memory after optimising"] = memory(process, points, empty_bytes)
+        result["after optimising"] = await reads_and_searches(items, points)
+        result["after optimising, exact"] = await reads_and_searches(items, points, exact=True)
+        result["writes"] = await writes(items, maker)
+        await index.close()
+    started = time.perf_counter()
+    with owner(folder / "data") as (process, settings):
+        result["restart_s"] = round(time.perf_counter() - started, 2)
+        index = connect(settings)
+        items = await index.prepare("benchmark", DIMENSIONS)
+        await reads_and_searches(items, points)
+        result["memory after a restart"] = memory(process, maker.made, empty_bytes)
+        await index.close()
+    return result
+
+
+def show(result: dict[str, Any]) -> None:
+    """The figures as a table."""
+    print(f"\n{result['points']:,} points of {DIMENSIONS} dimensions, {LIMIT} hits a search")
+    for name, value in result.items():
+        if isinstance(value, dict) and any(isinstance(row, dict) for row in value.values()):
+            for row, figures in value.items():
+                print(f"  {name + ': ' + row:<62} p50 {figures['p50_ms']:8.2f} ms   p99 {figures['p99_ms']:8.2f} ms")
+        elif isinstance(value, dict):
+            print(
+                f"  {name:<62} {value['resident_mb']:8.1f} MB, {value['bytes_per_item']} bytes an item "
+                f"({value['times_vector_bytes']} x its vector)"
+            )
+        else:
+            print(f"  {name:<62} {value}")
+
+
+def main(arguments: list[str] | None = None) -> dict[str, Any]:
+    """Measure, show, and leave JSON where it is asked for."""
+    parser = argparse.ArgumentParser("benchmarks.index", description=__doc__.partition("\n")[0])
+    parser.add_argument("--points", default="5000,50000", help="sizes, separated by commas")
+    parser.add_argument("--json", type=Path, help="where the figures go")
+    chosen = parser.parse_args(arguments)
+    packages = ("qdrant-edge-py", "qdrant-client", "grpcio", "protobuf", "numpy")
+    figures: dict[str, Any] = {
+        "machine": {"processor": platform.processor() or platform.machine(), "cores": psutil.cpu_count()},
+        "versions": {"python": platform.python_version(), **{name: metadata.version(name) for name in packages}},
+        "sizes": [],
+    }
+    for points in map(int, chosen.points.split(",")):
+        with tempfile.TemporaryDirectory(prefix="nearkin-index-") as folder:
+            result = asyncio.run(measure(points, Path(folder)))
+        figures["sizes"].append(result)
+        show(result)
+    if chosen.json:
+        chosen.json.write_text(json.dumps(figures, indent=1) + "\n", encoding="utf-8")
+    return figures
+
+
+if __name__ == "__main__":
+    main()
