@@ -91,6 +91,7 @@ class ItemRecord:
         deleted_version: of the newest deletion.
         title: the item's title.
         indexed_at_ms: when it was last written, in milliseconds since the epoch; 0 where nothing is held.
+        bundle: the encoder bundle of the collection that was asked.
     """
 
     id: str
@@ -100,6 +101,7 @@ class ItemRecord:
     deleted_version: int | None = None
     title: str = ""
     indexed_at_ms: int = 0
+    bundle: str = ""
 
 
 class LookupClient:
@@ -414,6 +416,7 @@ def _items(response: wire.GetItemsResponse) -> list[ItemRecord]:
             deleted_version=one.deleted_version if one.HasField("deleted_version") else None,
             title=one.title,
             indexed_at_ms=one.indexed_at_ms,
+            bundle=response.bundle,
         )
         for one in response.items
     ]

@@ -24,19 +24,17 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 import grpc
-import msgspec
 from grpc_health.v1 import health_pb2, health_pb2_grpc
 from kafka import KafkaAdminClient
 
 from nearkin.embedded.broker import broker_answers, broker_command
-from nearkin.embedded.owned_folder import OwnedFolder, write_durably
+from nearkin.embedded.endpoints import FORMAT, Endpoints, remove_endpoints, write_endpoints
+from nearkin.embedded.owned_folder import OwnedFolder
 from nearkin.embedded.programs import LOOPBACK, accepts, free_port
 from nearkin.embedded.redis import redis_answers, redis_binary, redis_command
 from nearkin.embedded.supervisor import Patience, Program, Supervisor
 from nearkin.ops.settings import Settings, load_settings
 from nearkin.ops.topics import apply_topics
-
-FORMAT = "nearkin-stack 1"
 
 #: The index refuses writes below 128 MiB, so a stack that starts with less than twice that would soon stop serving.
 MIN_FREE_BYTES = 256 * 2**20
@@ -47,38 +45,8 @@ _STOP_SIGNALS = (signal.SIGTERM, signal.SIGINT, signal.SIGHUP)
 T = TypeVar("T")
 
 
-class Endpoints(msgspec.Struct, frozen=True):
-    """Where a running stack listens.
-
-    Attributes:
-        kafka: the broker's host:port.
-        lookup: the look-up service's host:port.
-        qdrant: the index's gRPC address.
-        redis: the address of Redis; empty where the stack goes without.
-        metrics: for each process, the host:port of its /metrics, /live and /ready.
-        partitions: of each item topic.
-    """
-
-    kafka: str
-    lookup: str
-    qdrant: str
-    redis: str
-    metrics: dict[str, str]
-    partitions: int
-
-
 class StopRequested(Exception):
     """A signal asked the stack to stop before its work was done."""
-
-
-def read_endpoints(data: Path) -> Endpoints | None:
-    """Where the stack that runs on a data folder listens; None where none runs."""
-    if not OwnedFolder(data, FORMAT).is_owned():
-        return None
-    try:
-        return msgspec.json.decode((data / "endpoints.json").read_bytes(), type=Endpoints)
-    except (OSError, msgspec.DecodeError):
-        return None
 
 
 @dataclass(frozen=True, slots=True)
@@ -129,11 +97,11 @@ async def run_stack(
         supervisor = Supervisor(programs, data / "logs", report=report, echo=echo, patience=patience or Patience())
         with _stopped_by_signals(supervisor):
             async with supervisor:
-                write_durably(data / "endpoints.json", msgspec.json.encode(endpoints).decode() + "\n")
+                write_endpoints(data, endpoints)
                 try:
                     return await _work_beside(supervisor, work(Stack(endpoints, data, supervisor)))
                 finally:
-                    (data / "endpoints.json").unlink(missing_ok=True)
+                    remove_endpoints(data)
     finally:
         folder.close()
 

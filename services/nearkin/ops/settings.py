@@ -3,11 +3,12 @@
 A file `nearkin_<name>` in the folder that `NEARKIN_SECRETS_DIR` names sets what the environment does not; credentials
 belong there.
 Values are checked when the process starts, and a wrong one is refused with its name and what would be right.
+`python -m nearkin.ops.settings` prints the page that documents them.
 """
 
 import os
 from pathlib import Path
-from typing import Literal
+from typing import Literal, get_args, get_origin
 
 from pydantic import Field, SecretStr, ValidationError
 from pydantic_settings import BaseSettings, SettingsConfigDict
@@ -43,7 +44,12 @@ class Settings(BaseSettings):
     indexer_lane: Literal["live", "bulk"] = Field(
         "live", description="Which topic an indexer serves: items.v1 or items-bulk.v1."
     )
-    indexer_batch: int = Field(64, ge=1, le=4096, description="Most events an indexer applies at once.")
+    indexer_batch: int = Field(
+        64,
+        ge=1,
+        le=4096,
+        description="Most events a live indexer applies at once; a bulk one takes four times as many.",
+    )
     indexer_within_ms: int = Field(
         5, ge=1, le=5000, description="How long a lone event waits for company, in milliseconds."
     )
@@ -71,6 +77,9 @@ class Settings(BaseSettings):
     lookup_grace_s: float = Field(
         5.0, ge=0, description="How long a stopping look-up server finishes what runs, in seconds."
     )
+
+    lookup_address: str = Field("127.0.0.1:7700", description="host:port where the command line looks up.")
+    up_data: Path = Field(Path(".nearkin"), description="Folder of `nearkin up`, where the command line finds it.")
 
     metrics_listen: str = Field(
         "127.0.0.1:0", description="host:port of /metrics, /live and /ready; port 0 takes a free one."
@@ -107,3 +116,52 @@ def load_settings(**overrides: object) -> Settings:
             remedy=Settings.model_fields[name].description or "correct it",
             reason="setting",
         ) from error
+
+
+def page() -> str:
+    """The documentation of the settings, as Markdown."""
+    rows = []
+    for name, field in Settings.model_fields.items():
+        kind, rules = _kind(field.annotation), ", ".join(_rule(rule) for rule in field.metadata)
+        shown = "" if field.default is None else f"`{field.default}`"
+        rows.append(
+            f"| `NEARKIN_{name.upper()}` | {kind}{', ' if rules else ''}{rules} | {shown} | {field.description} |"
+        )
+    return "\n".join(
+        [
+            "# Settings",
+            "",
+            "Every process reads these from its environment; what it does not need it ignores. A file",
+            "`nearkin_<name>` in the folder that `NEARKIN_SECRETS_DIR` names sets what the environment does not:",
+            "credentials belong there.",
+            "A wrong value is refused at the start, with its name and what would be right.",
+            "This page is made by `python -m nearkin.ops.settings`.",
+            "",
+            "| setting | what it takes | default | what it does |",
+            "|---|---|---|---|",
+            *rows,
+            "",
+        ]
+    )
+
+
+def _kind(annotation: object) -> str:
+    """A type as a person reads it."""
+    options = [option for option in get_args(annotation) if option is not type(None)]
+    if get_origin(annotation) is Literal:
+        return " or ".join(f"`{option}`" for option in options)
+    of = options[0] if options else annotation
+    names = {int: "whole number", float: "number", str: "text", Path: "path", SecretStr: "secret"}
+    return names[of] if of in names else str(of)
+
+
+def _rule(rule: object) -> str:
+    """A rule of pydantic as a person reads it."""
+    words = {"ge": "from", "gt": "above", "le": "to", "lt": "below", "pattern": "matching"}
+    return " ".join(
+        f"{word} `{value}`" for name, word in words.items() if (value := getattr(rule, name, None)) is not None
+    )
+
+
+if __name__ == "__main__":
+    print(page(), end="")  # noqa: T201  # its purpose

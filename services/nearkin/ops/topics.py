@@ -4,7 +4,8 @@ Missing topics are made. A topic that is there but set otherwise is told, with w
 and is never changed behind the operator's back: a shorter retention deletes records, more partitions move keys.
 """
 
-from collections.abc import Sequence
+import contextlib
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -12,7 +13,7 @@ from kafka import KafkaAdminClient
 from kafka.admin import ConfigResource, ConfigResourceType
 from kafka.errors import KafkaError, TopicAlreadyExistsError
 
-from nearkin.contracts.topics import TOPICS, Topic
+from nearkin.contracts.topics import ITEMS, ITEMS_BULK, TOPICS, Topic
 from nearkin.core.errors import Misconfigured, Unavailable
 from nearkin.ops.reach import require_broker
 
@@ -96,7 +97,24 @@ def apply_topics(bootstrap: str, partitions: int, replication: int, timeout_s: f
     return _visit(bootstrap, partitions, replication, timeout_s, create=True)
 
 
-def _visit(bootstrap: str, partitions: int, replication: int, timeout_s: float, *, create: bool) -> TopicsReport:
+def require_lanes(bootstrap: str, timeout_s: float = 10) -> None:
+    """Refuse to publish where an item topic is missing: some brokers would make one of their own.
+
+    Raises:
+        Misconfigured: names the topic.
+        Unavailable: the broker does not answer.
+    """
+    with _connected(bootstrap, timeout_s) as admin:
+        missing = {topic.name for topic in _missing(admin)}
+    for lane in (ITEMS, ITEMS_BULK):
+        if lane.name in missing:
+            raise Misconfigured(
+                "the topic is not there", field=lane.name, remedy="run `nearkin topics apply`", reason="topics"
+            )
+
+
+@contextlib.contextmanager
+def _connected(bootstrap: str, timeout_s: float) -> Iterator[Any]:
     require_broker(bootstrap, timeout_s)
     timeout_ms = int(timeout_s * 1000)
     try:
@@ -104,15 +122,20 @@ def _visit(bootstrap: str, partitions: int, replication: int, timeout_s: float, 
             bootstrap_servers=bootstrap, bootstrap_timeout_ms=timeout_ms, request_timeout_ms=timeout_ms
         )
         try:
-            missing = _missing(admin)
-            created = _create(admin, missing, partitions, replication) if create else ()
-            left = () if create else tuple(topic.name for topic in missing)
-            present = [topic for topic in TOPICS if topic.name not in left]
-            return TopicsReport(created, left, tuple(_compare(admin, present, partitions, replication)))
+            yield admin
         finally:
             admin.close()
     except KafkaError as error:
         raise Unavailable("broker", f"{type(error).__name__} at {bootstrap}") from error
+
+
+def _visit(bootstrap: str, partitions: int, replication: int, timeout_s: float, *, create: bool) -> TopicsReport:
+    with _connected(bootstrap, timeout_s) as admin:
+        missing = _missing(admin)
+        created = _create(admin, missing, partitions, replication) if create else ()
+        left = () if create else tuple(topic.name for topic in missing)
+        present = [topic for topic in TOPICS if topic.name not in left]
+        return TopicsReport(created, left, tuple(_compare(admin, present, partitions, replication)))
 
 
 def _missing(admin: Any) -> list[Topic]:

@@ -1,0 +1,100 @@
+"""Finds what was refused of one item: its key says in which partition of the dead-letter topics to look.
+
+Only the newest records are read, bounded in number and in time, so that it ends on a topic of any size.
+"""
+
+import time
+from dataclasses import dataclass
+from typing import Any
+
+from kafka import KafkaConsumer, TopicPartition
+from kafka.errors import KafkaError
+from kafka.partitioner.default import DefaultPartitioner
+
+from nearkin.contracts.topics import ITEMS, ITEMS_BULK
+from nearkin.core.errors import Unavailable
+from nearkin.ops.reach import require_broker
+
+#: How many of a partition's newest records are read, and for how long.
+RECORDS, SECONDS = 10_000, 5.0
+
+
+@dataclass(frozen=True, slots=True)
+class Refusal:
+    """Why an event was refused.
+
+    Attributes:
+        reason: the stable word of the dead letter.
+        field: what was wrong in the event; empty where it was the whole.
+        problem: what was wrong.
+        at_ms: when, in milliseconds since the epoch.
+        origin: the topic, partition and offset that the event came from.
+    """
+
+    reason: str
+    field: str
+    problem: str
+    at_ms: int
+    origin: str
+
+
+def find_refusals(bootstrap: str, item_id: str, timeout_s: float = 3.0) -> list[Refusal]:
+    """The refusals of an item's events, oldest first.
+
+    Raises:
+        Unavailable: the broker does not answer.
+    """
+    require_broker(bootstrap, timeout_s)
+    key = item_id.encode(errors="surrogateescape")
+    try:
+        consumer = KafkaConsumer(bootstrap_servers=bootstrap, enable_auto_commit=False, allow_auto_create_topics=False)
+        try:
+            there = consumer.topics()
+            partitions = [
+                TopicPartition(lane.dead_letters.name, _partition(consumer, lane.dead_letters.name, key))
+                for lane in (ITEMS, ITEMS_BULK)
+                if lane.dead_letters.name in there
+            ]
+            records = _newest(consumer, partitions) if partitions else []
+        finally:
+            consumer.close()
+    except KafkaError as error:
+        raise Unavailable("broker", f"{type(error).__name__} at {bootstrap}") from error
+    return sorted((_refusal(record) for record in records if record.key == key), key=lambda one: one.at_ms)
+
+
+def _partition(consumer: Any, topic: str, key: bytes) -> int:
+    every = sorted(consumer.partitions_for_topic(topic))
+    return int(DefaultPartitioner()(key, every, every))
+
+
+def _newest(consumer: Any, partitions: list[TopicPartition]) -> list[Any]:
+    consumer.assign(partitions)
+    ends = consumer.end_offsets(partitions)
+    first = consumer.beginning_offsets(partitions)
+    for partition in partitions:
+        consumer.seek(partition, max(first[partition], ends[partition] - RECORDS))
+    found = []
+    deadline = time.monotonic() + SECONDS
+    while time.monotonic() < deadline and any(consumer.position(one) < ends[one] for one in partitions):
+        for batch in consumer.poll(timeout_ms=200).values():
+            found += batch
+    return found
+
+
+def _refusal(record: Any) -> Refusal:
+    said: dict[str, str] = {
+        name: value.decode(errors="replace") for name, value in record.headers if name.startswith("nearkin-")
+    }
+
+    def header(name: str) -> str:
+        return said.get(f"nearkin-{name}", "")
+
+    failed_at = header("failed-at")
+    return Refusal(
+        reason=header("reason") or "unknown",
+        field=header("field"),
+        problem=header("problem"),
+        at_ms=int(failed_at) if failed_at.isdecimal() else record.timestamp,
+        origin=f"{header('origin-topic')}[{header('origin-partition')}] offset {header('origin-offset')}",
+    )

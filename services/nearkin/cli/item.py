@@ -1,0 +1,96 @@
+"""`nearkin item`: what is known of one item, and why an event of it was refused."""
+
+import json
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+import click
+from rich.console import Console
+from rich.table import Table
+
+from nearkin.cli.find_refusals import Refusal, find_refusals
+from nearkin.cli.target import data_option, target
+from nearkin.core.errors import Unavailable
+
+_MEANING = {
+    "visible": "look-ups return it",
+    "hidden": "in the index; its status is hidden",
+    "deleted": "a deletion is the last word on it",
+    "pending": "only an offer was seen so far",
+    "unknown": "the index holds nothing of it",
+}
+
+
+@click.command()
+@click.argument("item_id", metavar="ID")
+@click.option("--json", "as_json", is_flag=True, help="Print JSON.")
+@data_option
+def item(item_id: str, as_json: bool, data: Path | None) -> None:
+    """Show whether an item is indexed, at which versions, with which bundle and when, and what was refused of it.
+
+    Refusals are looked for among the newest records of the dead-letter topics. Exits with 4 where the index holds
+    nothing of the item.
+    """
+    from nearkin.client.lookup import BlockingLookupClient
+
+    settings = target(data)
+    with BlockingLookupClient(settings.lookup_address) as lookups:
+        (record,) = lookups.items([item_id])
+    problem = ""
+    refusals: list[Refusal] = []
+    try:
+        refusals = find_refusals(settings.kafka_bootstrap, item_id)
+    except Unavailable as error:
+        problem = f"refusals could not be looked for: {error}"
+    known = record.status.value != "unknown"
+    said: dict[str, Any] = {
+        "id": item_id,
+        "status": record.status.value,
+        "title": record.title,
+        "content_version": record.content_version,
+        "offer_version": record.offer_version,
+        "deleted_version": record.deleted_version,
+        "indexed_at": _time(record.indexed_at_ms) if record.indexed_at_ms else None,
+        "bundle": record.bundle if known else None,
+        "refusals": [
+            {
+                "reason": one.reason,
+                "field": one.field,
+                "problem": one.problem,
+                "at": _time(one.at_ms),
+                "origin": one.origin,
+            }
+            for one in refusals
+        ],
+    }
+    if as_json:
+        click.echo(json.dumps(said))
+    else:
+        _show(said, problem)
+    if not known:
+        raise click.exceptions.Exit(4)
+
+
+def _show(said: dict[str, Any], problem: str) -> None:
+    console = Console()
+    table = Table(show_header=False)
+    for name, value in said.items():
+        if name == "refusals" or value in (None, ""):
+            continue
+        table.add_row(name.replace("_", " "), f"{value}: {_MEANING[value]}" if name == "status" else str(value))
+    console.print(table)
+    for one in said["refusals"]:
+        where = f"{one['field']}: " if one["field"] else ""
+        console.print(
+            f"refused at {one['at']} ({one['reason']}): {where}{one['problem']} — from {one['origin']}",
+            style="yellow", markup=False, highlight=False,
+        )  # fmt: skip
+    if said["status"] == "unknown" and not said["refusals"] and not problem:
+        console.print("nothing was refused of it lately: it was not published, or waits for the indexer")
+    if problem:
+        console.print(problem, style="yellow", markup=False)
+
+
+def _time(ms: int) -> str:
+    return datetime.fromtimestamp(ms / 1000, UTC).isoformat(timespec="milliseconds")

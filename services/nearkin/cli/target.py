@@ -1,0 +1,47 @@
+"""Which stack a command speaks to: what the environment names, else the one that `nearkin up` runs on the folder."""
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import click
+
+from nearkin.core.errors import Unavailable
+from nearkin.embedded.endpoints import read_endpoints
+from nearkin.ops.settings import Settings, load_settings
+
+
+def data_option(command: Callable[..., Any]) -> Callable[..., Any]:
+    """The option that names the folder of `nearkin up`."""
+    return click.option(
+        "--data",
+        type=click.Path(file_okay=False, path_type=Path),
+        help="Folder of `nearkin up`; .nearkin by default, or NEARKIN_UP_DATA.",
+    )(command)
+
+
+def target(data: Path | None) -> Settings:
+    """The settings, with the addresses of the running stack where neither flag nor environment says otherwise.
+
+    Args:
+        data: the folder that was named on the command line; it then counts more than the environment's addresses.
+
+    Raises:
+        Unavailable: a folder was named, and no stack runs on it.
+    """
+    settings = load_settings()
+    running = read_endpoints(data or settings.up_data)
+    if running is None:
+        if data is not None:
+            raise Unavailable("stack", f"no `nearkin up` runs on {data}; start one with `nearkin up --data {data}`")
+        return settings
+    found = {
+        "kafka_bootstrap": running.kafka,
+        "items_partitions": running.partitions,
+        "kafka_replication": 1,
+        "lookup_address": running.lookup,
+        "qdrant_url": running.qdrant,
+    }
+    if data is None:
+        found = {name: value for name, value in found.items() if name not in settings.model_fields_set}
+    return load_settings(**found)
