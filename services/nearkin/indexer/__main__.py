@@ -62,6 +62,7 @@ async def serve(settings: Settings, lane: Lane, encoder: ContentEncoder, metrics
             failed=failed,
         )
         health.ready("index")
+        log.info("the collection is ready", extra=logs.fields(collection=items.name))
         index_items = IndexItems(
             items, encoder, metrics, write_batch=lane.write_batch, sample_every_s=lane.sample_every_s
         )

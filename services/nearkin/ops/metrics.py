@@ -52,6 +52,7 @@ class Metrics:
             ("stage",),
             FRESHNESS_BUCKETS,
         )
+        self._ages = {stage: self.freshness.labels(stage=stage) for stage in FRESHNESS_STAGES}
         self.freshness_clamped = self._counter(
             "freshness_clamped_total",
             "Ages that came out negative and were counted as 0, because clocks disagree.",
@@ -101,7 +102,7 @@ class Metrics:
         if seconds < 0:
             self.freshness_clamped.labels(stage=stage).inc()
             seconds = 0.0
-        self.freshness.labels(stage=stage).observe(seconds)
+        self._ages[stage].observe(seconds)
 
     def _note(self, kind: str, name: str, text: str, labels: Sequence[str]) -> str:
         full = f"{PREFIX}_{name}"

@@ -102,6 +102,7 @@ class Worker:
         except Stopped:
             return 0
         self._health.ready("broker")
+        log.info("the broker answers and has the topics", extra=fields(topics=[*self._dead_letter_topics]))
         return await self._serve()
 
     async def _serve(self) -> int:

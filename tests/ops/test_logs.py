@@ -1,0 +1,93 @@
+import json
+import logging
+
+import pytest
+
+from nearkin.core.errors import Unavailable
+from nearkin.ops.logs import JsonLines, TextLines, Throttle, configure, describe, fields
+from nearkin.ops.settings import Settings
+
+SECRET = "what the event says"
+
+
+def record(words="dead letter", error=None, **values):
+    made = logging.LogRecord("nearkin.test", logging.WARNING, __file__, 1, words, (), None)
+    made.__dict__.update(fields(**values))
+    if error is not None:
+        made.exc_info = (type(error), error, error.__traceback__)
+    return made
+
+
+def raised(error):
+    try:
+        raise error
+    except Exception as caught:
+        return caught
+
+
+def test_a_line_for_a_machine_is_one_json_object():
+    line = json.loads(JsonLines("indexer-live").format(record(reason="too_long", offset=12)))
+
+    assert line["message"] == "dead letter"
+    assert line["process"] == "indexer-live"
+    assert line["level"] == "WARNING"
+    assert (line["reason"], line["offset"]) == ("too_long", 12)
+
+
+def test_a_line_for_a_person_is_one_line():
+    line = TextLines("indexer-live").format(record(reason="two\nlines"))
+
+    assert line.endswith("WARNING indexer-live: dead letter reason=two\\nlines")
+
+
+@pytest.mark.parametrize("shape", [JsonLines, TextLines])
+def test_the_words_of_an_unknown_exception_are_never_shown(shape):
+    line = shape("x").format(record(error=raised(ValueError(SECRET))))
+
+    assert SECRET not in line
+    assert "ValueError" in line
+    assert "test_logs.py" in line
+
+
+def test_an_error_of_our_own_is_shown_whole():
+    assert describe(Unavailable("index", "timed out")) == "the index is unavailable: timed out"
+
+
+def test_what_the_system_says_is_shown_without_names():
+    error = raised(FileNotFoundError(2, "No such file or directory", SECRET))
+
+    assert "No such file or directory" in describe(error)
+    assert SECRET not in describe(error)
+
+
+def test_a_flood_is_cut_and_the_next_line_says_how_many_were_left_out():
+    throttle = Throttle(most=2, period_s=10)
+    lines = [record() for _ in range(5)]
+    for line in lines:
+        line.created = 100.0
+    later = record()
+    later.created = 111.0
+
+    assert [throttle.filter(line) for line in lines] == [True, True, False, False, False]
+    assert throttle.filter(later)
+    assert json.loads(JsonLines("x").format(later))["left_out"] == 3
+
+
+def test_other_lines_pass_while_one_floods():
+    throttle = Throttle(most=1, period_s=10)
+
+    assert throttle.filter(record("one"))
+    assert not throttle.filter(record("one"))
+    assert throttle.filter(record("other"))
+
+
+def test_libraries_are_quiet_and_we_are_not(monkeypatch):
+    root = logging.getLogger()
+    monkeypatch.setattr(root, "handlers", [])
+    level = root.level
+
+    configure(Settings(log_format="json", log_level="INFO"), "test")
+
+    assert not logging.getLogger("aiokafka.consumer").isEnabledFor(logging.INFO)
+    assert logging.getLogger("nearkin.ops").isEnabledFor(logging.INFO)
+    root.setLevel(level)

@@ -1,0 +1,54 @@
+from nearkin.ops.watchdog import Judge, Progress
+
+HERE = ("items.v1", 0)
+
+
+def test_an_idle_worker_has_not_stalled():
+    judge = Judge(10)
+
+    assert [judge.verdict(now, Progress({HERE: 5}), {HERE: 5}) for now in (0, 100, 1000)] == ["", "", ""]
+
+
+def test_work_that_waits_too_long_is_a_stall_and_names_the_place():
+    judge, progress = Judge(10), Progress({HERE: 5})
+
+    assert judge.verdict(0, progress, {HERE: 7}) == ""
+    assert judge.verdict(9, progress, {HERE: 7}) == ""
+    assert judge.verdict(11, progress, {HERE: 7}) == "items.v1[0] has waited at offset 5 of 7 for 11 s"
+
+
+def test_a_slow_worker_that_advances_has_not_stalled():
+    judge = Judge(10)
+
+    verdicts = [judge.verdict(now, Progress({HERE: now}), {HERE: 1000}) for now in range(0, 100, 9)]
+
+    assert set(verdicts) == {""}
+
+
+def test_one_partition_that_waits_is_a_stall_though_another_advances():
+    judge, stuck = Judge(10), ("items.v1", 1)
+
+    verdicts = [judge.verdict(now, Progress({HERE: now, stuck: 3}), {HERE: 1000, stuck: 4}) for now in (0, 6, 12)]
+
+    assert verdicts[:2] == ["", ""]
+    assert "items.v1[1]" in verdicts[2]
+
+
+def test_a_batch_in_flight_for_too_long_is_a_stall_even_if_the_broker_does_not_answer():
+    assert Judge(10).verdict(20, Progress(in_flight_since=5), None) == "one batch has been in flight for 15 s"
+
+
+def test_a_worker_that_retries_a_temporary_failure_is_alive():
+    judge = Judge(10)
+    judge.verdict(0, Progress({HERE: 5}), {HERE: 7})
+
+    assert judge.verdict(20, Progress({HERE: 5}, in_flight_since=1, retried_at=15), {HERE: 7}) == ""
+
+
+def test_time_without_a_broker_is_not_held_against_the_worker():
+    judge, progress = Judge(10), Progress({HERE: 5})
+    judge.verdict(0, progress, {HERE: 7})
+    judge.verdict(9, progress, None)
+
+    assert judge.verdict(15, progress, {HERE: 7}) == ""
+    assert judge.verdict(26, progress, {HERE: 7}) != ""
