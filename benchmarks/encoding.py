@@ -1,0 +1,142 @@
+"""Text encoding against the same model called one text at a time with both cores.
+
+    python -m benchmarks.encoding [--rounds N] [--json FILE]
+
+Short texts are descriptions of the catalogue, longer ones four descriptions together, long ones abstracts of papers
+(csfcube, beside the evaluation data). The two ways take turns within a round, so that whatever else the machine does
+hits both; a ratio is the median over the rounds of one round's ratio. The encoder is fed 64 texts at a time, the
+largest batch of an indexer.
+
+An int8 graph that quantises its activations as it runs finds one scale for a whole batch, so a text's vector depends a
+little on its companions. How little is measured as the cosine between a text's vector alone and in company.
+"""
+
+import argparse
+import gzip
+import json
+import random
+import statistics
+import tempfile
+import time
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import onnxruntime
+from numpy.typing import NDArray
+from tokenizers import Tokenizer
+
+from benchmarks.datasets import unpack
+from benchmarks.report import describe_machine, print_table
+from nearkin.embedded.catalogue.online_retail import load_catalogue
+from nearkin.encoders.bundle import DEFAULT_BUNDLE, read_manifest, verify_file
+from nearkin.encoders.text import TextEncoder
+from nearkin.ops.settings import Settings
+
+CORES = 2
+BATCH: int = Settings.model_fields["indexer_batch"].default
+
+
+class OneByOne:
+    """What a service without batches does: one text at a time, each run on all cores."""
+
+    def __init__(self, model: Path, tokenizer: Path, max_tokens: int) -> None:
+        options = onnxruntime.SessionOptions()
+        options.intra_op_num_threads = CORES
+        self._session = onnxruntime.InferenceSession(str(model), options, providers=["CPUExecutionProvider"])
+        self._tokenizer = Tokenizer.from_file(str(tokenizer))
+        self._tokenizer.enable_truncation(max_tokens)
+        self._tokenizer.no_padding()
+
+    def encode(self, texts: list[str]) -> NDArray[np.float32]:
+        """Unit vectors of texts."""
+        return np.stack([self._encode(text) for text in texts])
+
+    def _encode(self, text: str) -> NDArray[np.float32]:
+        ids = np.array([self._tokenizer.encode(text).ids])
+        inputs = {"input_ids": ids, "attention_mask": np.ones_like(ids), "token_type_ids": np.zeros_like(ids)}
+        mean: NDArray[np.float32] = self._session.run(None, inputs)[0][0].mean(0)
+        return mean / np.linalg.norm(mean)
+
+    def count_tokens(self, texts: list[str]) -> float:
+        """Mean number of tokens."""
+        return statistics.mean(len(encoding.ids) for encoding in self._tokenizer.encode_batch(texts))
+
+
+def sample_texts(rng: random.Random) -> dict[str, list[str]]:
+    titles = [item.title for item in load_catalogue()]
+    with tempfile.TemporaryDirectory() as folder:
+        papers = gzip.decompress((unpack("csfcube", Path(folder)) / "docs.jsonl.gz").read_bytes()).splitlines()
+    abstracts = [" ".join(sentence for _, sentence in json.loads(paper)["abstract_sents"]) for paper in papers]
+    return {
+        "short: a description": rng.sample(titles, 4 * BATCH),
+        "longer: four descriptions": [", ".join(rng.sample(titles, 4)) for _ in range(2 * BATCH)],
+        "long: an abstract": rng.sample(abstracts, BATCH // 2),
+    }
+
+
+def in_batches(encoder: TextEncoder, texts: list[str]) -> NDArray[np.float32]:
+    return np.concatenate([encoder.encode(texts[start : start + BATCH]) for start in range(0, len(texts), BATCH)])
+
+
+def time_pairs(encoder: TextEncoder, one_by_one: OneByOne, texts: list[str], rounds: int) -> dict[str, Any]:
+    seconds: dict[str, list[float]] = {"one by one": [], "encoder": []}
+    calls = {"one by one": lambda: one_by_one.encode(texts), "encoder": lambda: in_batches(encoder, texts)}
+    for count in range(rounds + 1):
+        for name in sorted(calls, reverse=bool(count % 2)):
+            start = time.perf_counter()
+            calls[name]()
+            if count:  # the first round warms both up
+                seconds[name].append(time.perf_counter() - start)
+    ratios = [slow / fast for slow, fast in zip(seconds["one by one"], seconds["encoder"], strict=True)]
+    alone, single = [], []
+    for text in texts:
+        start = time.perf_counter()
+        single.append(encoder.encode([text])[0])
+        alone.append(time.perf_counter() - start)
+    cosines = np.sum(in_batches(encoder, texts) * np.stack(single), axis=1)
+    return {
+        "texts": len(texts),
+        "tokens": round(one_by_one.count_tokens(texts), 1),
+        "rounds": rounds,
+        "one_by_one_per_s": len(texts) / statistics.median(seconds["one by one"]),
+        "encoder_per_s": len(texts) / statistics.median(seconds["encoder"]),
+        "ratio": {"median": statistics.median(ratios), "min": min(ratios), "max": max(ratios)},
+        "single_text_ms": {"p50": 1000 * statistics.median(alone), "p95": 1000 * float(np.percentile(alone, 95))},
+        "cosine_alone_and_in_company": {"median": float(np.median(cosines)), "min": float(cosines.min())},
+    }
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--rounds", type=int, default=7)
+    parser.add_argument("--json", type=Path, help="write the figures there")
+    args = parser.parse_args()
+    manifest = read_manifest(DEFAULT_BUNDLE)
+    files = {name: verify_file(DEFAULT_BUNDLE, name, file) for name, file in manifest.files.items()}
+    model, tokenizer = files[manifest.text.model], files[manifest.text.tokenizer]
+    encoder = TextEncoder(model, tokenizer, max_tokens=manifest.text.max_tokens, threads=CORES)
+    one_by_one = OneByOne(model, tokenizer, manifest.text.max_tokens)
+    samples = sample_texts(random.Random(0))
+    results = {name: time_pairs(encoder, one_by_one, texts, args.rounds) for name, texts in samples.items()}
+    rows = [
+        (
+            name,
+            figures["tokens"],
+            f"{figures['one_by_one_per_s']:.0f}/s",
+            f"{figures['encoder_per_s']:.0f}/s",
+            "{median:.2f} ({min:.2f} to {max:.2f})".format(**figures["ratio"]),
+            "{p50:.1f} ms".format(**figures["single_text_ms"]),
+            "{median:.4f}, {min:.4f}".format(**figures["cosine_alone_and_in_company"]),
+        )
+        for name, figures in results.items()
+    ]
+    columns = ("texts", "tokens", "one by one", "encoder", "ratio", "one text alone", "cosine alone/company, min")
+    print_table(f"Text encoding on {CORES} cores, medians of {args.rounds} interleaved rounds", columns, rows)
+    if args.json:
+        figures = {"machine": describe_machine(), "bundle": manifest.id, "encoding": results}
+        args.json.write_text(json.dumps(figures, indent=1))
+
+
+if __name__ == "__main__":
+    main()
