@@ -31,7 +31,7 @@ CONTENT = Content(
     tags=("ceramic", "ceramic", "handmade"),
     attributes={"colour": "blue", "glaze": "a=b"},
 )
-FILTERS = set(PAYLOAD_INDEXES) - {"id", "content_version", "offer_version", "deleted_version", "visible"}
+FILTERS = set(PAYLOAD_INDEXES) - {"content_version", "offer_version", "deleted_version", "hidden"}
 
 
 def payload(state: ItemState) -> dict[str, Any]:
@@ -103,7 +103,7 @@ def test_only_a_present_item_has_filter_fields(item: IndexedItem) -> None:
     stored = to_payload(item)
     assert bool(FILTERS & set(stored)) == item.state.is_present
     assert ("title" in stored) == item.state.is_present
-    assert stored["visible"] == int(item.state.is_visible)
+    assert stored.get("hidden", 0) == int(not item.state.is_visible)
     state = item.state.versions
     assert (stored["content_version"], stored["offer_version"], stored["deleted_version"]) == (
         state.content,
@@ -143,7 +143,7 @@ def test_an_offer_without_markets_is_sold_everywhere() -> None:
 
 def test_a_hidden_item_is_held_and_not_visible() -> None:
     stored = payload(upserted("i", Content(status=Status.HIDDEN), 1))
-    assert (stored["visible"], stored["title"]) == (0, "")
+    assert (stored["hidden"], stored["title"]) == (1, "")
 
 
 paths = st.lists(st.text(st.sampled_from("a/%2F"), min_size=1, max_size=4), min_size=1, max_size=4).map(tuple)

@@ -19,11 +19,10 @@ if TYPE_CHECKING:
 
 #: Every field that has a payload index, and the kind of index; never bool, which makes an embedded index slow.
 PAYLOAD_INDEXES: Final[dict[str, Literal["keyword", "integer", "float"]]] = {
-    "id": "keyword",
     "content_version": "integer",
     "offer_version": "integer",
     "deleted_version": "integer",
-    "visible": "integer",
+    "hidden": "integer",
     "categories": "keyword",
     "category_prefixes": "keyword",
     "tags": "keyword",
@@ -71,9 +70,12 @@ def to_payload(item: IndexedItem) -> dict[str, Any]:
         "content_version": state.content_version,
         "offer_version": state.offered_version,
         "deleted_version": state.deleted_version,
-        "visible": int(state.is_visible),
         "item": _ENCODER.encode(_without_defaults(item)).decode(),
     }
+    if not state.is_visible:
+        # Said of the few that are hidden, not of the many that are visible: a scan of 20,000 points with a condition
+        # that must not hold takes two thirds of the time of one with a condition that must.
+        payload["hidden"] = 1
     if state.content is not None:
         _add_content(payload, state.content)
         _add_offer(payload, state.offer)

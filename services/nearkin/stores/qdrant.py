@@ -36,6 +36,9 @@ _FIELD_TYPES = {
     "float": (wire.FieldType.FieldTypeFloat, wire.PayloadSchemaType.Float),
 }
 
+#: Integers are compared for equality alone; an index for ranges would double their memory.
+_LOOKUP_ONLY = wire.PayloadIndexParams(integer_index_params=wire.IntegerIndexParams(lookup=True, range=False))
+
 _CHANNEL_OPTIONS = [
     ("grpc.max_receive_message_length", -1),
     ("grpc.max_send_message_length", -1),
@@ -374,7 +377,11 @@ class QdrantIndex:
         for field, kind in PAYLOAD_INDEXES.items():
             if field not in info.payload_schema:
                 request = wire.CreateFieldIndexCollection(
-                    collection_name=name, wait=True, field_name=field, field_type=_FIELD_TYPES[kind][0]
+                    collection_name=name,
+                    wait=True,
+                    field_name=field,
+                    field_type=_FIELD_TYPES[kind][0],
+                    field_index_params=_LOOKUP_ONLY if kind == "integer" else None,
                 )
                 await self._prepare(self._calls.points.CreateFieldIndex, request)
 

@@ -127,7 +127,7 @@ def stored_input(vector: wire.VectorOutput) -> wire.VectorInput:
 
 def filter_of(asked: ItemFilter, excluded: Iterable[str]) -> wire.Filter:
     """What a neighbour must be: visible, and as asked."""
-    must = [_equals("visible", 1)]
+    must: list[wire.Condition] = []
     if asked.categories_any:
         must.append(_any("categories", [category_key(path) for path in asked.categories_any]))
     must.extend(_any("categories", [category_key(path)]) for path in asked.categories_all)
@@ -143,8 +143,10 @@ def filter_of(asked: ItemFilter, excluded: Iterable[str]) -> wire.Filter:
         must.append(_any("availability", [availability.value for availability in asked.availability]))
     if asked.market:
         must.append(_any("markets", [asked.market, EVERYWHERE]))
+    must_not = [_equals("hidden", 1)]
     ids = [point_id(item_id) for item_id in excluded]
-    must_not = [wire.Condition(has_id=wire.HasIdCondition(has_id=ids))] if ids else []
+    if ids:
+        must_not.append(wire.Condition(has_id=wire.HasIdCondition(has_id=ids)))
     return wire.Filter(must=must, must_not=must_not)
 
 
