@@ -119,9 +119,9 @@ async def test_many_anchors_are_answered_in_order_each_by_itself(call: Call):
 async def test_items_are_told_with_their_versions(live: LiveLookups, call: Call):
     await live.publish(item.deleted("gone", 9))
     assert await call("items", ["mug-1", "gone", "none"]) == [
-        ItemRecord("mug-1", ItemStatus.VISIBLE, 1, 2, None, "red mug number 1", 1_700_000_000_000),
-        ItemRecord("gone", ItemStatus.DELETED, None, None, 9, "", 1_700_000_000_000),
-        ItemRecord("none", ItemStatus.UNKNOWN),
+        ItemRecord("mug-1", ItemStatus.VISIBLE, 1, 2, None, "red mug number 1", 1_700_000_000_000, "hashing"),
+        ItemRecord("gone", ItemStatus.DELETED, None, None, 9, "", 1_700_000_000_000, "hashing"),
+        ItemRecord("none", ItemStatus.UNKNOWN, bundle="hashing"),
     ]
 
 

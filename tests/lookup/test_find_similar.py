@@ -60,17 +60,28 @@ async def test_a_content_that_is_not_published_has_neighbours_too():
     assert ids(answer) == ["b"]
 
 
-async def test_an_item_is_looked_up_in_one_read_and_one_search():
+async def test_an_item_is_looked_up_in_one_round_trip():
     index = await index_of(*MUGS)
     await find(index, SimilarTo("mug-1"))
+    assert (index.reads, len(index.searched)) == (0, 1)
+
+
+async def test_only_anchors_without_a_hit_are_read_all_at_once():
+    index = await index_of(*MUGS, product("alone", "garden hose"))
+    words_alone = SimilarTo("alone", retrieval=Retrieval.LEXICAL)
+    found, none, unknown, *_ = await find(
+        index, SimilarTo("mug-1", k=1), words_alone, SimilarTo("none"), SimilarTo("never")
+    )
+    assert (len(ids(found)), ids(none)) == (1, [])
+    assert isinstance(unknown, UnknownItem)
     assert (index.reads, len(index.searched)) == (1, 1)
 
 
-async def test_many_anchors_are_looked_up_in_one_read_and_one_search():
+async def test_many_anchors_are_looked_up_in_one_round_trip():
     index = await index_of(*MUGS)
     answers = await find(index, *(SimilarTo(f"mug-{n}", k=3) for n in range(8)), SimilarTo(Content(title="mug"), k=3))
     assert all(len(ids(answer)) == 3 for answer in answers)
-    assert (index.reads, len(index.searched)) == (1, 1)
+    assert (index.reads, len(index.searched)) == (0, 1)
 
 
 async def test_what_is_wrong_with_one_anchor_does_not_touch_the_others():

@@ -1,9 +1,10 @@
 """Find the items most similar to an anchor: candidates by meaning and by words, fused into one ranking.
 
 The alias is resolved once, and every call of the request stays with that collection and its bundle: a content encoded
-for one space is never sent to another. However many anchors a request has, the index is asked once: their states are
-read and their searches run side by side. Only where a filter starves the approximate search (fewer hits than
-neighbours were asked for) is the index asked a second time, by exact search.
+for one space is never sent to another. However many anchors a request has, the index is asked once. A search by an
+item's id that finds anything proves that the item is there, as nothing else has vectors; only an anchor without hits
+is read, to tell one that is unknown from one that has no neighbours. And only where a filter starves the approximate
+search (fewer hits than neighbours were asked for) is the index searched a second time, exactly.
 """
 
 import asyncio
@@ -83,10 +84,8 @@ async def find_similar(
     queries = [next(encoded) if isinstance(one.anchor, Content) else one.anchor for one in lookups]
     searches = [_searches(one, query, candidates) for one, query in zip(lookups, queries, strict=True)]
 
-    anchors = list(dict.fromkeys(one.anchor for one in lookups if isinstance(one.anchor, str)))
-    held, found = await asyncio.gather(_read(collection, anchors), _search(collection, searches))
-    refusals = [_refusal(one.anchor, held) if isinstance(one.anchor, str) else None for one in lookups]
-    found = [refusal or hits for refusal, hits in zip(refusals, found, strict=True)]
+    found = await _search(collection, searches)
+    found = await _refuse_unknown(collection, lookups, found)
     found = await _search_starved(collection, lookups, searches, found)
     watch.finished("search")
 
@@ -161,10 +160,6 @@ def _searches(lookup: SimilarTo, query: str | Vectors | PermanentError, candidat
     return searches
 
 
-async def _read(collection: ItemCollection, ids: Sequence[str]) -> dict[str, IndexedItem]:
-    return await collection.read(ids) if ids else {}
-
-
 async def _search(
     collection: ItemCollection, searches: Sequence[_Searches | PermanentError]
 ) -> list[_Hits | PermanentError]:
@@ -180,6 +175,37 @@ async def _search(
         alone = await asyncio.gather(*(_search(collection, [one]) for one in searches))
         return [one for (one,) in alone]
     return [one if isinstance(one, PermanentError) else {name: next(hits) for name in one} for one in searches]
+
+
+async def _refuse_unknown(
+    collection: ItemCollection, lookups: Sequence[SimilarTo], found: Sequence[_Hits | PermanentError]
+) -> list[_Hits | PermanentError]:
+    """Put a refusal in the place of each anchor that found nothing because it is not there."""
+    doubtful = dict.fromkeys(
+        lookup.anchor
+        for lookup, hits in zip(lookups, found, strict=True)
+        if isinstance(lookup.anchor, str) and not isinstance(hits, PermanentError) and not any(hits.values())
+    )
+    if not doubtful:
+        return list(found)
+    held = await collection.read(list(doubtful))
+    refusals = {item_id: _refusal(item_id, held.get(item_id)) for item_id in doubtful}
+    return [
+        (isinstance(lookup.anchor, str) and refusals.get(lookup.anchor)) or hits
+        for lookup, hits in zip(lookups, found, strict=True)
+    ]
+
+
+def _refusal(item_id: str, item: IndexedItem | None) -> UnknownItem | None:
+    if item is not None and item.state.is_present:
+        return None
+    if item is None:
+        problem, remedy = "is not in the index", "publish it, or look up by its content"
+    elif item.state.is_deleted:
+        problem, remedy = "is deleted", "publish it again with a newer version, or look up by its content"
+    else:
+        problem, remedy = "has an offer but no content yet", "publish its content, or look up by its content"
+    return UnknownItem(f"item {item_id!r} {problem}", field="anchor.item_id", remedy=remedy, reason="unknown_item")
 
 
 async def _search_starved(
@@ -206,19 +232,6 @@ async def _search_starved(
         hits = found[place]
         merged[place] = exact if isinstance(exact, PermanentError) or isinstance(hits, PermanentError) else hits | exact
     return merged
-
-
-def _refusal(item_id: str, held: dict[str, IndexedItem]) -> UnknownItem | None:
-    item = held.get(item_id)
-    if item is not None and item.state.is_present:
-        return None
-    if item is None:
-        problem, remedy = "is not in the index", "publish it, or look up by its content"
-    elif item.state.is_deleted:
-        problem, remedy = "is deleted", "publish it again with a newer version, or look up by its content"
-    else:
-        problem, remedy = "has an offer but no content yet", "publish its content, or look up by its content"
-    return UnknownItem(f"item {item_id!r} {problem}", field="anchor.item_id", remedy=remedy, reason="unknown_item")
 
 
 def _rank(lookup: SimilarTo, hits: _Hits) -> tuple[Fused, ...]:
