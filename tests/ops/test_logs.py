@@ -73,6 +73,13 @@ def test_a_flood_is_cut_and_the_next_line_says_how_many_were_left_out():
     assert json.loads(JsonLines("x").format(later))["left_out"] == 3
 
 
+def test_lines_that_differ_in_numbers_alone_are_one_flood():
+    throttle = Throttle(most=1, period_s=10)
+
+    assert throttle.filter(record("cannot reach 10.0.0.1:9092 <Client at 0x7f00aa>"))
+    assert not throttle.filter(record("cannot reach 10.0.0.2:9093 <Client at 0x7f00bb>"))
+
+
 def test_other_lines_pass_while_one_floods():
     throttle = Throttle(most=1, period_s=10)
 

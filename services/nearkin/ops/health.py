@@ -100,7 +100,8 @@ class HealthServer:
 
 class _Server(ThreadingHTTPServer):
     daemon_threads = True
-    allow_reuse_address = False
+    # A process that is started again takes its port over from its own last connections; a listening one keeps it.
+    allow_reuse_address = True
     allow_reuse_port = False
 
 

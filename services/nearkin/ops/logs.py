@@ -8,6 +8,7 @@ few, and the next one says how many were left out.
 import datetime as dt
 import json
 import logging
+import re
 import sys
 import time
 import traceback
@@ -16,6 +17,9 @@ from typing import Any
 
 from nearkin.core.errors import NearkinError
 from nearkin.ops.settings import Settings
+
+#: What differs between two lines of one kind.
+NUMBER = re.compile(r"0x[0-9a-f]+|\d+")
 
 #: Libraries that tell about themselves at INFO, line after line.
 CHATTY = ("aiokafka", "faust", "mode", "kafka", "httpx", "asyncio", "grpc", "prometheus_client")
@@ -112,7 +116,7 @@ class Throttle(logging.Filter):
     """Lets a few lines of one kind through in a period; the first one afterwards says how many were left out.
 
     Args:
-        most: lines of one kind (same logger, same words before their values) in a period.
+        most: lines of one kind (same logger, same words, whatever the numbers in them) in a period.
         period_s: its length in seconds.
     """
 
@@ -123,7 +127,7 @@ class Throttle(logging.Filter):
 
     def filter(self, record: logging.LogRecord) -> bool:
         """Whether the line is let through."""
-        kind = (record.name, str(record.msg))
+        kind = (record.name, NUMBER.sub("#", str(record.msg)))
         began, count = self._seen.get(kind, (record.created, 0))
         if record.created - began >= self._period_s:
             record.left_out = max(0, count - self._most)

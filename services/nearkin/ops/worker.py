@@ -384,11 +384,14 @@ class Worker:
                 producer = AIOKafkaProducer(
                     bootstrap_servers=self._settings.kafka_bootstrap,
                     acks="all",
-                    enable_idempotence=True,
                     request_timeout_ms=15_000,
                     max_request_size=max(topic.dead_letters.max_message_bytes for topic in self._topics),
                 )
-                await producer.start()
+                try:
+                    await producer.start()
+                except BaseException:
+                    await producer.stop()
+                    raise
                 self._producer = producer
             now_ms = time.time_ns() // 1_000_000
             for each in rejected:

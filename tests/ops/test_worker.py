@@ -1,0 +1,343 @@
+"""What every worker promises, on a real broker: nothing is acknowledged before its effect, and nothing is lost."""
+
+import asyncio
+import signal
+import time
+import uuid
+from pathlib import Path
+
+import pytest
+from kafka import KafkaAdminClient, KafkaConsumer, KafkaProducer, TopicPartition
+from prometheus_client import CollectorRegistry
+
+from nearkin.contracts.topics import Topic
+from nearkin.embedded.broker import EmbeddedBroker
+from nearkin.ops.health import Health
+from nearkin.ops.metrics import Metrics
+from nearkin.ops.settings import load_settings
+from nearkin.ops.worker import FETCH_WAIT_MS, Worker
+from ops.service_process import ServiceProcess, eventually
+
+PROGRAM = str(Path(__file__).with_name("worker_program.py"))
+
+
+@pytest.fixture(scope="module")
+def broker():
+    with EmbeddedBroker() as running:
+        yield running
+
+
+class Stage:
+    """A topic of its own with its dead letters, and workers on it."""
+
+    def __init__(self, broker, folder, partitions=2):
+        self.broker, self.folder, self.partitions = broker, folder, partitions
+        self.topic = f"t-{uuid.uuid4().hex[:8]}"
+        self.applied_file = folder / "applied"
+        self.applied_file.touch()
+        self.away = self.applied_file.with_suffix(".away")
+        self.processes = []
+
+    def make_topics(self):
+        admin = KafkaAdminClient(bootstrap_servers=self.broker.bootstrap)
+        layout = {"num_partitions": self.partitions, "replication_factor": 1}
+        admin.create_topics({self.topic: layout, f"{self.topic}.dlq": layout}, wait_for_metadata=True)
+        admin.close()
+        return self
+
+    def worker(self, **environment):
+        process = ServiceProcess(
+            [PROGRAM],
+            self.folder / f"log-{len(self.processes)}",
+            {
+                "NEARKIN_KAFKA_BOOTSTRAP": self.broker.bootstrap,
+                "TEST_GROUP": f"g-{self.topic}",
+                "TEST_TOPIC": self.topic,
+                "TEST_APPLIED": str(self.applied_file),
+                **environment,
+            },
+        )
+        self.processes.append(process)
+        return process
+
+    def publish(self, *values, key=b"k", partition=None):
+        producer = KafkaProducer(bootstrap_servers=self.broker.bootstrap, acks="all")
+        for future in [producer.send(self.topic, value, key=key, partition=partition) for value in values]:
+            future.get(30)
+        producer.close()
+
+    def applied(self):
+        return self.applied_file.read_bytes().splitlines()
+
+    def committed(self):
+        """The sum of the offsets that the group has committed."""
+        reader = KafkaConsumer(bootstrap_servers=self.broker.bootstrap, group_id=f"g-{self.topic}")
+        places = [TopicPartition(self.topic, partition) for partition in range(self.partitions)]
+        total = sum(reader.committed(place) or 0 for place in places)
+        reader.close(autocommit=False)
+        return total
+
+    def dead_letters(self, count):
+        reader = KafkaConsumer(bootstrap_servers=self.broker.bootstrap, auto_offset_reset="earliest")
+        reader.assign([TopicPartition(f"{self.topic}.dlq", partition) for partition in range(self.partitions)])
+        letters = []
+
+        def read():
+            for records in reader.poll(timeout_ms=200).values():
+                letters.extend(records)
+            return len(letters) >= count
+
+        eventually(read, f"{count} dead letters")
+        reader.close()
+        return letters
+
+    def log(self):
+        return "".join(process.log.read_text() for process in self.processes)
+
+
+@pytest.fixture
+def stage(broker, tmp_path):
+    made = Stage(broker, tmp_path).make_topics()
+    yield made
+    for process in made.processes:
+        if hasattr(process, "process"):
+            process.kill()
+
+
+def names(prefix, count):
+    return [f"{prefix}-{number}".encode() for number in range(count)]
+
+
+def test_events_are_applied_in_the_order_of_their_partition_and_committed(stage):
+    values = names("event", 200)
+    with stage.worker() as worker:
+        stage.publish(*values, partition=0)
+        worker.until_ready()
+
+        eventually(lambda: len(stage.applied()) >= 200, "all applied")
+
+        assert stage.applied() == values
+        eventually(lambda: stage.committed() == 200, "all committed")
+
+
+def test_a_stopped_worker_has_committed_what_it_applied_and_applies_nothing_twice(stage):
+    values = names("event", 50)
+    with stage.worker() as worker:
+        worker.until_ready()
+        stage.publish(*values[:25])
+        eventually(lambda: len(stage.applied()) >= 25, "half applied")
+
+        assert worker.stop() == 0
+
+    with stage.worker() as worker:
+        stage.publish(*values[25:])
+        eventually(lambda: len(stage.applied()) >= 50, "the rest applied")
+        assert worker.until_ready().stop(signal.SIGINT) == 0
+
+    assert stage.applied() == values
+
+
+def test_a_rejected_event_lies_among_the_dead_letters_with_its_bytes_and_where_it_came_from(stage):
+    with stage.worker() as worker:
+        stage.publish(b"before", b"reject", b"after", partition=1)
+        worker.until_ready()
+        eventually(lambda: len(stage.applied()) == 2, "the others applied")
+        (letter,) = stage.dead_letters(1)
+
+    assert stage.applied() == [b"before", b"after"]
+    assert (letter.key, letter.value) == (b"k", b"reject")
+    headers = dict(letter.headers)
+    assert headers["nearkin-reason"] == b"asked"
+    assert headers["nearkin-origin-topic"] == stage.topic.encode()
+    assert (headers["nearkin-origin-partition"], headers["nearkin-origin-offset"]) == (b"1", b"1")
+
+
+def test_an_event_of_nothing_but_nulls_becomes_a_dead_letter_of_nulls(stage, broker):
+    async def publish_nulls():
+        from aiokafka import AIOKafkaProducer
+
+        async with AIOKafkaProducer(bootstrap_servers=broker.bootstrap) as producer:
+            batch = producer.create_batch()
+            batch.append(key=None, value=None, timestamp=None)
+            await (await producer.send_batch(batch, stage.topic, partition=0))
+
+    asyncio.run(publish_nulls())
+    with stage.worker() as worker:
+        stage.publish(b"after", partition=0)
+        worker.until_ready()
+        (letter,) = stage.dead_letters(1)
+        eventually(lambda: stage.applied() == [b"after"], "the next event is served")
+
+    assert (letter.key, letter.value) == (None, None)
+
+
+def test_one_event_that_fails_as_nobody_foresaw_is_put_aside_and_its_words_are_told_nowhere(stage):
+    with stage.worker() as worker:
+        stage.publish(*names("before", 5), b"crash", *names("after", 5), partition=0)
+        worker.until_ready()
+        (letter,) = stage.dead_letters(1)
+        eventually(lambda: len(set(stage.applied())) == 10, "the others applied")
+        eventually(lambda: stage.committed() == 11, "all committed")
+
+    headers = dict(letter.headers)
+    assert headers["nearkin-reason"] == b"internal"
+    assert b"ValueError" in headers["nearkin-problem"]
+    assert "words of the event" not in stage.log()
+    assert b"words of the event" not in b"".join(headers.values())
+
+
+def test_a_worker_whose_every_event_fails_ends_itself_with_nothing_acknowledged(stage):
+    stage.publish(*[b"crash"] * 10, partition=0)
+    with stage.worker() as worker:
+        assert worker.exit() == 70
+
+    assert stage.committed() == 0
+
+
+def test_a_temporary_failure_is_retried_in_place_with_nothing_acknowledged(stage):
+    stage.away.touch()
+    values = names("event", 20)
+    with stage.worker() as worker:
+        stage.publish(*values, partition=0)
+        eventually(lambda: "engine" in worker.ready()[1], "it says that it waits")
+        assert worker.ready()[1]["engine"] == "the index is unavailable: it is away"
+        eventually(lambda: worker.metric('nearkin_retries_total{engine="index"}') >= 5, "several tries")
+        assert (stage.committed(), stage.applied()) == (0, [])
+
+        stage.away.unlink()
+
+        eventually(lambda: stage.committed() == 20, "all committed")
+        eventually(lambda: worker.ready()[0], "ready again")
+
+    assert stage.applied() == values
+
+
+def test_a_worker_that_retries_stops_when_asked_and_acknowledges_nothing(stage):
+    stage.away.touch()
+    with stage.worker() as worker:
+        stage.publish(b"event")
+        eventually(lambda: "engine" in worker.ready()[1], "it retries")
+
+        assert worker.stop() == 0
+
+    assert stage.committed() == 0
+
+
+def test_a_worker_asked_to_stop_finishes_its_batch_and_commits_it(stage):
+    with stage.worker(TEST_BATCH="1") as worker:
+        worker.until_ready()
+        stage.publish(b"slow", partition=0)
+        eventually(lambda: worker.metric("nearkin_batch_events_count") == 1, "it has taken the event")
+
+        assert worker.stop() == 0
+
+    assert stage.applied() == [b"slow"]
+    assert stage.committed() == 1
+
+
+def test_a_worker_that_hangs_ends_itself_so_that_another_can_go_on(stage):
+    with stage.worker(NEARKIN_STALL_TIMEOUT_S="3") as worker:
+        stage.publish(b"hang", partition=0)
+
+        assert worker.exit() == 70
+
+    assert "in flight" in stage.log() or "has waited" in stage.log()
+    assert stage.committed() == 0
+
+
+def test_a_worker_waits_for_a_broker_that_is_not_there_yet_and_says_so(tmp_path):
+    with EmbeddedBroker() as broker:
+        broker.kill()
+        stage = Stage(broker, tmp_path)
+        with stage.worker() as worker:
+            eventually(lambda: "does not answer" in worker.ready()[1].get("broker", ""), "it says what it waits for")
+            broker.start()
+            eventually(lambda: "nearkin topics apply" in worker.ready()[1].get("broker", ""), "it names the remedy")
+            stage.make_topics()
+            worker.until_ready()
+            stage.publish(b"event")
+            eventually(lambda: stage.applied() == [b"event"], "applied")
+
+
+def test_a_worker_that_waits_for_its_broker_stops_when_asked(tmp_path):
+    with EmbeddedBroker() as broker:
+        broker.kill()
+        with Stage(broker, tmp_path).worker() as worker:
+            eventually(lambda: "broker" in worker.ready()[1], "it waits")
+
+            assert worker.stop() == 0
+
+
+@pytest.mark.slow
+def test_a_worker_killed_again_and_again_loses_nothing(stage):
+    values = names("event", 3000)
+    worker = stage.worker(TEST_BATCH="8")
+    worker.start()
+    for stretch in range(0, 3000, 1000):
+        stage.publish(*values[stretch : stretch + 1000])
+        eventually(lambda: len(set(stage.applied())) > stretch + 100, "some applied")  # noqa: B023  # called at once
+        worker.kill()
+        worker.start()
+    eventually(lambda: len(set(stage.applied())) == 3000, "all applied")
+    eventually(lambda: stage.committed() == 3000, "all committed")
+    worker.kill()
+
+
+@pytest.mark.slow
+def test_the_partitions_of_a_killed_worker_are_served_by_the_other(stage):
+    with stage.worker() as one, stage.worker() as two:
+        one.until_ready()
+        two.until_ready()
+        stage.publish(*names("first", 200), partition=0)
+        stage.publish(*names("second", 200), partition=1)
+        eventually(lambda: len(set(stage.applied())) == 400, "all applied")
+
+        one.kill()
+        stage.publish(*names("third", 200), partition=0)
+        stage.publish(*names("fourth", 200), partition=1)
+
+        eventually(lambda: len(set(stage.applied())) == 800, "all applied by the other")
+        eventually(lambda: stage.committed() == 800, "all committed")
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("pause_s", [3, 12])
+def test_a_broker_that_freezes_for_a_while_costs_no_event(broker, stage, pause_s):
+    with stage.worker() as worker:
+        worker.until_ready()
+        stage.publish(*names("before", 100))
+        broker.pause()
+        time.sleep(pause_s)
+        broker.resume()
+        stage.publish(*names("after", 100))
+
+        eventually(lambda: len(set(stage.applied())) == 200, "all applied")
+        eventually(lambda: stage.committed() == 200, "all committed")
+        assert worker.process.poll() is None
+
+
+async def test_fetches_wait_as_briefly_as_we_say_though_faust_has_no_setting_for_it(stage):
+    stopping = asyncio.Event()
+    metrics = Metrics(CollectorRegistry())
+
+    async def handle(records):
+        return []
+
+    worker = Worker(
+        load_settings(kafka_bootstrap=stage.broker.bootstrap),
+        group=f"g-{stage.topic}",
+        topics=[Topic(stage.topic, 3_600_000)],
+        handle=handle,
+        metrics=metrics,
+        health=Health(metrics, "group"),
+        batch=4,
+        stopping=stopping,
+    )
+    running = asyncio.create_task(worker.run())
+    await asyncio.to_thread(eventually, lambda: not worker._health.waiting, "it serves")
+
+    fetcher = worker._app.consumer._thread._consumer._fetcher
+
+    assert fetcher._fetch_max_wait_ms == FETCH_WAIT_MS
+    stopping.set()
+    assert await running == 0
