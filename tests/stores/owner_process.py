@@ -10,6 +10,7 @@ from types import TracebackType
 from typing import Self
 
 import grpc
+from qdrant_client import AsyncQdrantClient
 from qdrant_client import grpc as wire
 
 from nearkin.embedded.programs import free_port
@@ -24,12 +25,12 @@ class OwnerProcess:
 
     Args:
         data: its folder; may outlive it.
-        prefix: a command to run it under.
     """
 
-    def __init__(self, data: Path, prefix: tuple[str, ...] = ()) -> None:
-        self.data, self.prefix = data, prefix
+    def __init__(self, data: Path) -> None:
+        self.data = data
         self.port = free_port()
+        self.options: tuple[str, ...] = ()
 
     def __enter__(self) -> Self:
         self.start()
@@ -42,7 +43,7 @@ class OwnerProcess:
     def command(self, port: int | None = None) -> list[str]:
         address = f"127.0.0.1:{self.port if port is None else port}"
         owner = [sys.executable, "-m", "nearkin.embedded.index_owner", "--data", str(self.data), "--listen", address]
-        return [*self.prefix, *owner]
+        return [*owner, *self.options]
 
     def start(self) -> None:
         """Start it and wait until it answers."""
@@ -77,3 +78,9 @@ class OwnerProcess:
 
     def connect(self, alias: str) -> QdrantIndex:
         return connect(Settings(qdrant_url=f"http://127.0.0.1:{self.port}", index_alias=alias))
+
+    def client(self) -> AsyncQdrantClient:
+        """Qdrant's own client, as it comes."""
+        return AsyncQdrantClient(
+            host="127.0.0.1", grpc_port=self.port, prefer_grpc=True, check_compatibility=False, timeout=60
+        )

@@ -32,8 +32,17 @@ from nearkin.embedded.edge_messages import (
 )
 from nearkin.embedded.owned_folder import sync_folder, write_durably
 
-#: Above so many kilobytes of vectors `optimise` builds a graph; a scan of fewer is as fast (13,000 of 384 dimensions).
-INDEXING_THRESHOLD_KB = 20_000
+#: The graph: Qdrant's own defaults, written down because they are told to clients.
+HNSW = wire.HnswConfigDiff(m=16, ef_construct=100, full_scan_threshold=10_000)
+
+#: When `optimise` acts: above 20 MB of vectors (13,000 of 384 dimensions) a scan is slower than a graph.
+OPTIMIZERS = wire.OptimizersConfigDiff(
+    deleted_threshold=0.2,
+    vacuum_min_vector_number=1000,
+    default_segment_number=1,
+    indexing_threshold=20_000,
+    flush_interval_sec=5,
+)
 
 _DISTANCES = {
     wire.Distance.Cosine: edge.Distance.Cosine,
@@ -65,24 +74,36 @@ def _edge_config(request: wire.CreateCollection) -> edge.EdgeConfig:
         vectors=dense,
         sparse_vectors=sparse,
         on_disk_payload=True,
-        optimizers=edge.EdgeOptimizersConfig(indexing_threshold=INDEXING_THRESHOLD_KB),
+        hnsw_config=edge.HnswIndexConfig(
+            m=HNSW.m, ef_construct=HNSW.ef_construct, full_scan_threshold=HNSW.full_scan_threshold
+        ),
+        optimizers=edge.EdgeOptimizersConfig(
+            deleted_threshold=OPTIMIZERS.deleted_threshold,
+            vacuum_min_vector_number=OPTIMIZERS.vacuum_min_vector_number,
+            default_segment_number=OPTIMIZERS.default_segment_number,
+            indexing_threshold=OPTIMIZERS.indexing_threshold,
+        ),
         wal_enabled=True,
     )
 
 
 def _index_params(request: wire.CreateFieldIndexCollection) -> Any:
-    """The index that is asked for, in optimised segments read from disk through the page cache: half the memory."""
+    """The index that is asked for, read through the page cache in optimised segments, which halves the memory.
+
+    Numbers get no links of their own in the graph: a version is never searched by, and a range of prices is any range.
+    """
     match request.field_type:
         case wire.FieldType.FieldTypeKeyword:
             return edge.KeywordIndexParams(memory=edge.Memory.Cold)
         case wire.FieldType.FieldTypeFloat:
-            return edge.FloatIndexParams(memory=edge.Memory.Cold)
+            return edge.FloatIndexParams(memory=edge.Memory.Cold, enable_hnsw=False)
         case wire.FieldType.FieldTypeInteger:
             asked = request.field_index_params.integer_index_params
             return edge.IntegerIndexParams(
                 lookup=asked.lookup if asked.HasField("lookup") else True,
                 range=asked.range if asked.HasField("range") else True,
                 memory=edge.Memory.Cold,
+                enable_hnsw=False,
             )
     raise unsupported(f"an index of type {wire.FieldType.Name(request.field_type)}")
 
@@ -136,8 +157,8 @@ class EdgeCollection:
         """Write what changed to disk; says whether anything had."""
         if not self._changed:
             return False
-        self._changed = False
         self._shard.flush()
+        self._changed = False
         return True
 
     def optimise(self) -> bool:
@@ -168,9 +189,9 @@ class EdgeCollection:
                     vectors_config=self.created.vectors_config,
                     sparse_vectors_config=self.created.sparse_vectors_config,
                 ),
-                hnsw_config=wire.HnswConfigDiff(),
-                optimizer_config=wire.OptimizersConfigDiff(indexing_threshold=INDEXING_THRESHOLD_KB),
-                wal_config=wire.WalConfigDiff(),
+                hnsw_config=HNSW,
+                optimizer_config=OPTIMIZERS,
+                wal_config=wire.WalConfigDiff(wal_capacity_mb=32, wal_segments_ahead=0),
                 strict_mode_config=wire.StrictModeConfig(
                     enabled=True, unindexed_filtering_retrieve=False, unindexed_filtering_update=False
                 ),

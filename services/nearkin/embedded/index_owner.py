@@ -18,6 +18,7 @@ import contextlib
 import functools
 import importlib.metadata
 import logging
+import os
 import signal
 import sys
 import time
@@ -42,7 +43,7 @@ log = logging.getLogger("nearkin.embedded.index_owner")
 SYNC_EVERY_S = 5.0
 
 #: Below so much free disk writes are refused: Edge maps files into memory, and a full disk under a map kills a process.
-MIN_FREE_BYTES = 128 * 2**20
+MIN_FREE_MIB = 128
 
 #: The largest message either way: 4,096 points of 384 dimensions with their payloads are 16 MB.
 MAX_MESSAGE_BYTES = 64 * 2**20
@@ -54,8 +55,8 @@ EXIT_REFUSED = 2
 class Collections:
     """Every collection in the folder, and the aliases, by name."""
 
-    def __init__(self, folder: DataFolder) -> None:
-        self._folder = folder
+    def __init__(self, folder: DataFolder, min_free_bytes: int) -> None:
+        self._folder, self._min_free_bytes = folder, min_free_bytes
         self._open: dict[str, EdgeCollection] = {}
         self.aliases = folder.read_aliases()
         for path in sorted(folder.collections.iterdir()):
@@ -127,11 +128,11 @@ class Collections:
         now = time.monotonic()
         if now - self._free_checked_at > 0.5:
             self._free, self._free_checked_at = self._folder.free_bytes(), now
-        if self._free < MIN_FREE_BYTES:
+        if self._free < self._min_free_bytes:
             raise Refused(
                 grpc.StatusCode.RESOURCE_EXHAUSTED,
                 f"No space left on device: {self._free >> 20} MiB are free under {self._folder.path}, writes need "
-                f"{MIN_FREE_BYTES >> 20}; free some space, writes resume by themselves",
+                f"{self._min_free_bytes >> 20}; free some space, writes resume by themselves",
             )
 
 
@@ -151,6 +152,12 @@ def answers(handler: Handler) -> Callable[[Any, Any, grpc.aio.ServicerContext[An
         except Exception as error:
             log.exception("%s failed", handler.__name__)
             await context.abort(grpc.StatusCode.INTERNAL, f"Service internal error: {error}")
+        except BaseException as error:
+            if type(error).__name__ == "PanicException":
+                # Edge's state is unknown now, its log is not: a new process starts from every acknowledged write.
+                log.critical("Qdrant Edge failed in %s and this process with it", handler.__name__)
+                os._exit(1)
+            raise
         if hasattr(response, "time"):
             response.time = time.perf_counter() - started
         return response
@@ -329,7 +336,7 @@ async def sync_regularly(collections: Collections) -> None:
             await asyncio.sleep(0)
 
 
-async def serve(data: Path, listen: str) -> None:
+async def serve(data: Path, listen: str, min_free_mib: int = MIN_FREE_MIB) -> None:
     """Own a data folder and serve it until SIGTERM or SIGINT.
 
     Raises:
@@ -355,7 +362,7 @@ async def serve(data: Path, listen: str) -> None:
     folder = DataFolder(data)
     folder.open()
     try:
-        collections = Collections(folder)
+        collections = Collections(folder, min_free_mib * 2**20)
         for collection in collections:
             optimise(collection)
         stopping = asyncio.Event()
@@ -388,10 +395,13 @@ def main(arguments: list[str] | None = None) -> int:
     parser = argparse.ArgumentParser("nearkin.embedded.index_owner", description=__doc__.partition("\n")[0])
     parser.add_argument("--data", type=Path, required=True, help="the folder of the index; made where it is missing")
     parser.add_argument("--listen", default="127.0.0.1:6334", help="host:port to serve on; port 0 takes a free one")
+    parser.add_argument(
+        "--min-free-mib", type=int, default=MIN_FREE_MIB, help="writes are refused while the disk has less space"
+    )
     chosen = parser.parse_args(arguments)
     try:
         configure(load_settings(), "index")
-        asyncio.run(serve(chosen.data, chosen.listen))
+        asyncio.run(serve(chosen.data, chosen.listen, chosen.min_free_mib))
     except Misconfigured as refused:
         print(f"{refused}", file=sys.stderr)  # noqa: T201
         return EXIT_REFUSED
