@@ -75,6 +75,13 @@ def test_a_taken_port_names_the_setting_and_the_remedy(metrics):
         HealthServer(server.address, Health(metrics), metrics)
 
 
+def test_a_process_that_is_started_again_has_its_port_at_once(metrics):
+    with HealthServer("127.0.0.1:0", Health(metrics), metrics) as server:
+        assert get(server, "/live")[0] == 200
+    with HealthServer(server.address, Health(metrics), metrics) as again:
+        assert get(again, "/live")[0] == 200
+
+
 @pytest.mark.parametrize("listen", ["nonsense", "127.0.0.1:notaport", "127.0.0.1:99999", "203.0.113.7:1"])
 def test_an_address_that_cannot_be_served_names_the_setting(metrics, listen):
     with pytest.raises(Misconfigured, match="NEARKIN_METRICS_LISTEN"):
