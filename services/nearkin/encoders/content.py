@@ -8,6 +8,9 @@ import unicodedata
 from collections.abc import Sequence
 from hashlib import blake2b
 
+import numpy as np
+from numpy.typing import NDArray
+
 from nearkin.core.errors import NothingToEncode
 from nearkin.core.item import Content
 from nearkin.core.similarity import Vectors
@@ -24,12 +27,12 @@ def compose_text(content: Content) -> str:
     parts = (
         content.title,
         content.maker,
-        ", ".join(categories),
-        ", ".join(content.tags),
+        ", ".join(filter(str.strip, categories)),
+        ", ".join(filter(str.strip, content.tags)),
         content.description,
         ", ".join(f"{name} {value}" for name, value in sorted(content.attributes.items())),
     )
-    text = ". ".join(part.strip() for part in parts if part.strip())[:MAX_CHARACTERS]
+    text = ". ".join(part.strip().rstrip(".") for part in parts if part.strip())[:MAX_CHARACTERS]
     return text if any(unicodedata.category(char)[0] not in "CZ" for char in text) else ""
 
 
@@ -40,6 +43,16 @@ def nothing_to_encode() -> NothingToEncode:
         field="content",
         remedy="give it a title, a description, categories or tags with at least one visible character",
         reason="nothing_to_encode",
+    )
+
+
+def not_finite() -> NothingToEncode:
+    """The error that stands in the place of a content for which the model gives no direction."""
+    return NothingToEncode(
+        "the text model gives no finite vector for the item's text",
+        field="content",
+        remedy="report the text with the bundle's id; another wording may be encoded",
+        reason="not_finite",
     )
 
 
@@ -70,4 +83,8 @@ class TextContentEncoder:
         """Encode each content, in order; one without text gets its error in its place."""
         texts = [compose_text(content) for content in contents]
         dense = iter(self._text.encode([text for text in texts if text]))
-        return [Vectors(next(dense), encode_lexical(text)) if text else nothing_to_encode() for text in texts]
+        return [_join(next(dense), text) if text else nothing_to_encode() for text in texts]
+
+
+def _join(dense: NDArray[np.float32], text: str) -> Vectors | NothingToEncode:
+    return Vectors(dense, encode_lexical(text)) if np.isfinite(dense).all() else not_finite()

@@ -61,7 +61,7 @@ class TextEncoder:
         """Encode texts in order.
 
         Returns:
-            (texts, dimensions) of unit length.
+            (texts, dimensions) of unit length; a row of NaN where the graph gave nothing that has a direction.
         """
         cleaned = [text[:MAX_CHARACTERS].encode("utf-8", "replace").decode() for text in texts]
         token_ids = [encoding.ids for encoding in self._tokenizer.encode_batch_fast(cleaned)]
@@ -85,8 +85,6 @@ class TextEncoder:
         ids = np.array([token_ids[row] for row in rows], np.int64)
         inputs = {"input_ids": ids, "attention_mask": np.ones_like(ids), "token_type_ids": np.zeros_like(ids)}
         means = self._session.run(None, inputs)[0].mean(1)
-        lengths = np.linalg.norm(means, axis=1, keepdims=True)
-        unit: NDArray[np.float32] = means / lengths
-        if not np.isfinite(unit).all():
-            raise FloatingPointError("the text model gave a vector that is not finite")
-        return unit
+        with np.errstate(all="ignore"):
+            unit: NDArray[np.float32] = means / np.linalg.norm(means, axis=1, keepdims=True)
+        return np.where(np.isfinite(unit).all(1, keepdims=True), unit, np.float32(np.nan))
