@@ -9,7 +9,7 @@ from typing import Any
 
 from kafka import KafkaConsumer, TopicPartition
 from kafka.errors import KafkaError
-from kafka.partitioner.default import DefaultPartitioner
+from kafka.partitioner.default import murmur2
 
 from nearkin.contracts.topics import ITEMS, ITEMS_BULK
 from nearkin.core.errors import Unavailable
@@ -64,8 +64,8 @@ def find_refusals(bootstrap: str, item_id: str, timeout_s: float = 3.0) -> list[
 
 
 def _partition(consumer: Any, topic: str, key: bytes) -> int:
-    every = sorted(consumer.partitions_for_topic(topic))
-    return int(DefaultPartitioner()(key, every, every))
+    """Where every Kafka client puts a key by default."""
+    return int((murmur2(key) & 0x7FFFFFFF) % len(consumer.partitions_for_topic(topic)))
 
 
 def _newest(consumer: Any, partitions: list[TopicPartition]) -> list[Any]:

@@ -64,7 +64,7 @@ class PriceType(click.ParamType):
 @click.option("-k", type=click.IntRange(1), default=10, show_default=True, help="How many neighbours at most.")
 @click.option("--category", "categories_any", type=CategoryPathType(), multiple=True, help="Has any of these paths.")
 @click.option("--category-all", "categories_all", type=CategoryPathType(), multiple=True, help="Has all these paths.")
-@click.option("--under", "category_prefix", type=CategoryPathType(), default=(), help="A path starts with this.")
+@click.option("--under", "category_prefix", type=CategoryPathType(), help="A path starts with this.")
 @click.option("--tag", "tags_any", multiple=True, help="Has any of these tags.")
 @click.option("--tag-all", "tags_all", multiple=True, help="Has all these tags.")
 @click.option("--attribute", "attributes", type=PairType(), multiple=True, help="Has this attribute.")
@@ -88,6 +88,7 @@ def similar(
     as_json: bool,
     data: Path | None,
     availability: tuple[str, ...],
+    category_prefix: CategoryPath | None,
     **conditions: Any,
 ) -> None:
     """Show the items most similar to the item ID, or to a text.
@@ -98,7 +99,11 @@ def similar(
         raise click.UsageError("give an item's ID or --text, one of the two")
     from nearkin.client.lookup import BlockingLookupClient
 
-    wanted = ItemFilter(availability=tuple(Availability(one) for one in availability), **conditions)
+    wanted = ItemFilter(
+        availability=tuple(Availability(one) for one in availability),
+        category_prefix=category_prefix or (),
+        **conditions,
+    )
     with BlockingLookupClient(target(data).lookup_address) as lookups:
         found = lookups.similar(
             item_id=item_id,

@@ -1,0 +1,155 @@
+import gzip
+import json
+
+import pytest
+from kafka import KafkaProducer
+
+from nearkin.embedded.programs import free_port
+
+ITEMS = b'{"id": "1", "title": "Red mug"}\n{"id": "2", "title": "Blue mug"}\n'
+
+
+@pytest.mark.parametrize("command", [[], ["up"], ["demo"], ["publish"], ["delete"], ["similar"], ["item"], ["topics"]])
+def test_every_command_has_help(nearkin, command):
+    result = nearkin(*command, "--help")
+    assert result.exit_code == 0
+    assert "Usage:" in result.output
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        ["no-such-command"],
+        ["publish"],
+        ["publish", "--rate", "0", "-"],
+        ["delete"],
+        ["delete", "--version", "9007199254740992", "1"],
+        ["similar"],
+        ["similar", "1", "--text", "mug"],
+        ["similar", "1", "-k", "0"],
+        ["similar", "1", "--price", "cheap"],
+        ["similar", "1", "--attribute", "red"],
+        ["similar", "1", "--category", "Home > "],
+        ["similar", "1", "--availability", "maybe"],
+    ],
+)
+def test_wrong_usage_exits_with_2(nearkin, arguments):
+    assert nearkin(*arguments).exit_code == 2
+
+
+def test_a_wrong_setting_exits_with_2_and_is_named(nearkin, monkeypatch):
+    monkeypatch.setenv("NEARKIN_ITEMS_PARTITIONS", "many")
+    result = nearkin("topics", "check")
+    assert result.exit_code == 2
+    assert "NEARKIN_ITEMS_PARTITIONS" in result.output
+
+
+def test_a_broker_out_of_reach_exits_with_3_and_says_what_to_do(nearkin, monkeypatch):
+    monkeypatch.setenv("NEARKIN_KAFKA_BOOTSTRAP", f"127.0.0.1:{free_port()}")
+    monkeypatch.setattr("nearkin.cli.delete.require_lanes.__defaults__", (0.1,))
+    result = nearkin("delete", "1")
+    assert result.exit_code == 3
+    assert "nearkin up" in result.output
+    assert "Traceback" not in result.output
+
+
+def test_look_ups_out_of_reach_exit_with_3_and_say_what_to_do(nearkin, monkeypatch):
+    monkeypatch.setenv("NEARKIN_LOOKUP_ADDRESS", f"127.0.0.1:{free_port()}")
+    result = nearkin("similar", "1")
+    assert result.exit_code == 3
+    assert "NEARKIN_LOOKUP_ADDRESS" in result.output
+
+
+def test_a_folder_where_nothing_runs_exits_with_3_and_is_named(nearkin):
+    result = nearkin("similar", "1", "--data", "elsewhere")
+    assert result.exit_code == 3
+    assert "nearkin up --data elsewhere" in result.output
+
+
+def test_topics_that_are_missing_exit_with_2(nearkin, monkeypatch):
+    from nearkin.embedded.broker import EmbeddedBroker
+
+    with EmbeddedBroker() as empty:
+        monkeypatch.setenv("NEARKIN_KAFKA_BOOTSTRAP", empty.bootstrap)
+        for arguments in (["topics", "check"], ["delete", "1"]):
+            result = nearkin(*arguments)
+            assert result.exit_code == 2
+            assert "nearkin topics apply" in result.output
+        assert nearkin("topics", "apply").exit_code == 0
+        assert nearkin("topics", "check").exit_code == 0
+        monkeypatch.setenv("NEARKIN_ITEMS_PARTITIONS", "8")
+        mismatch = nearkin("topics", "apply")
+        assert mismatch.exit_code == 2
+        assert "must be 8" in " ".join(mismatch.output.split())
+
+
+class TestPublish:
+    def test_sends_items_of_compressed_files_and_of_standard_input(self, at_broker, records, tmp_path):
+        (tmp_path / "items.jsonl.gz").write_bytes(gzip.compress(ITEMS))
+        result = at_broker("publish", "items.jsonl.gz", "--bulk")
+        assert result.exit_code == 0, result.output
+        assert "published 2 events" in result.output
+        assert {record.key for record in records("items-bulk.v1")} == {b"1", b"2"}
+
+    def test_stop_sends_nothing_where_a_line_is_refused(self, at_broker, records, tmp_path):
+        before = len(records("items.v1"))
+        (tmp_path / "items.jsonl").write_bytes(ITEMS + b'{"id": "3", "titel": "Green mug"}\n')
+        result = at_broker("publish", "items.jsonl")
+        assert result.exit_code == 4
+        assert "items.jsonl:3" in result.output
+        assert "titel" in result.output
+        assert len(records("items.v1")) == before
+
+    def test_skip_sends_the_others_and_names_what_it_refused(self, at_broker, records, tmp_path):
+        before = len(records("items.v1"))
+        (tmp_path / "items.jsonl").write_bytes(b"broken\n" + ITEMS)
+        result = at_broker("publish", "--on-error", "skip", "items.jsonl", "--rate", "1000")
+        assert result.exit_code == 4
+        assert "items.jsonl:1" in result.output
+        assert "published 2 events" in result.output
+        assert len(records("items.v1")) == before + 2
+
+    def test_a_refused_line_is_not_quoted(self, at_broker, tmp_path):
+        (tmp_path / "items.jsonl").write_bytes(b'{"id": "1", "title": ["a secret"]}\n')
+        result = at_broker("publish", "items.jsonl")
+        assert result.exit_code == 4
+        assert "content.title" in result.output
+        assert "a secret" not in result.output
+
+    def test_a_missing_file_is_named(self, at_broker):
+        result = at_broker("publish", "nowhere.jsonl")
+        assert result.exit_code == 4
+        assert "nowhere.jsonl" in result.output
+
+
+def test_delete_publishes_a_deletion_for_each_id(at_broker, records):
+    result = at_broker("delete", "a", "b", "--version", "7")
+    assert result.exit_code == 0, result.output
+    sent = [json.loads(record.value) for record in records("items.v1") if record.key in (b"a", b"b")]
+    assert {(event["kind"], event["id"], event["version"]) for event in sent} == {
+        ("deleted", "a", 7),
+        ("deleted", "b", 7),
+    }
+
+
+def test_refusals_of_an_item_are_found_by_its_key(broker):
+    from nearkin.cli.find_refusals import find_refusals
+
+    said = {
+        "reason": "too_long",
+        "field": "content.title",
+        "problem": "it is longer than 1000 characters",
+        "origin-topic": "items.v1",
+        "origin-partition": "2",
+        "origin-offset": "41",
+        "failed-at": "1700000000000",
+    }
+    headers = [(f"nearkin-{name}", value.encode()) for name, value in said.items()]
+    with KafkaProducer(bootstrap_servers=broker.bootstrap) as producer:
+        for number in range(50):
+            producer.send("items.v1.dlq", key=f"item-{number}".encode(), value=b"{}", headers=headers)
+        producer.flush()
+    (refusal,) = find_refusals(broker.bootstrap, "item-7")
+    assert (refusal.reason, refusal.field, refusal.at_ms) == ("too_long", "content.title", 1_700_000_000_000)
+    assert refusal.origin == "items.v1[2] offset 41"
+    assert find_refusals(broker.bootstrap, "item-x") == []

@@ -1,0 +1,60 @@
+import json
+
+import pytest
+
+from nearkin.cli.parse_line import parse_line
+from nearkin.contracts.events import Kind, read_item_event
+from nearkin.core.errors import InvalidEvent
+from nearkin.core.item import Offer, Price
+
+NOW = 1_700_000_000_000
+
+
+def parse(line):
+    key, value = parse_line(json.dumps(line).encode() + b"\n", NOW)
+    event = read_item_event(value)
+    assert key == event.item_id.encode()
+    return event
+
+
+def test_an_item_becomes_an_upsert_whose_versions_are_the_time():
+    event = parse({"id": "1", "title": "Mug", "price": {"amount": 4.5, "currency": "GBP"}, "markets": ["GB"]})
+    assert event.kind is Kind.UPSERTED
+    assert event.state.content.title == "Mug"
+    assert event.state.offer == Offer(Price(4.5, "GBP"), markets=("GB",))
+    assert event.state.versions.content == event.state.versions.offer == event.occurred_at == NOW
+
+
+def test_an_item_without_offer_fields_says_nothing_of_an_offer():
+    assert parse({"id": "1", "title": "Mug"}).state.offered is None
+
+
+def test_an_item_may_bring_its_versions_and_its_event_id():
+    event = parse({"id": "1", "title": "Mug", "content_version": 7, "event_id": "first-load-1", "tags": ["red"]})
+    assert (event.state.content_version, event.event_id) == (7, "first-load-1")
+
+
+def test_a_whole_event_is_sent_byte_for_byte():
+    line = b'{"kind": "deleted", "event_id": "e", "occurred_at": 1700000000000, "id": "1", "version": 3, "later": 1}'
+    assert parse_line(line + b"\r\n", NOW) == (b"1", line)
+
+
+@pytest.mark.parametrize(
+    ("line", "reason", "field"),
+    [
+        (b"no json", "not_json", ""),
+        (b"[1]", "wrong_type", ""),
+        (b'{"id": "1", "titel": "Mug"}', "unknown_field", ""),
+        (b'{"title": "Mug"}', "missing_field", "id"),
+        (b'{"id": "1", "title": 7}', "wrong_type", "content.title"),
+        (b'{"id": "1", "price": {"amount": -1, "currency": "GBP"}}', "out_of_range", "offer.price.amount"),
+        (b'{"kind": "renamed", "id": "1"}', "unknown_kind", "kind"),
+        (b'{"kind": "deleted", "id": "1", "version": 3}', "missing_field", "event_id"),
+        (b'{"tags": ' + b"[" * 50_000, "too_deep", ""),
+        (b'{"id": "1", "title": "\xff"}', "not_utf8", ""),
+    ],
+)
+def test_a_line_that_breaks_the_contract_is_refused_with_reason_and_field(line, reason, field):
+    with pytest.raises(InvalidEvent) as refused:
+        parse_line(line, NOW)
+    assert (refused.value.reason, refused.value.field) == (reason, field)

@@ -1,0 +1,153 @@
+"""The stack as a user meets it: started by the command, asked by the commands, stopped by a signal."""
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import psutil
+import pytest
+
+from nearkin.embedded.endpoints import read_endpoints
+
+NEARKIN = [sys.executable, "-m", "nearkin.cli"]
+ENVIRONMENT = {name: value for name, value in os.environ.items() if not name.startswith("NEARKIN_")}
+
+
+def nearkin(folder: Path, *arguments: str, check: int | None = 0) -> subprocess.CompletedProcess[str]:
+    done = subprocess.run(
+        [*NEARKIN, *arguments], cwd=folder, env=ENVIRONMENT, capture_output=True, text=True, timeout=120, check=False
+    )
+    if check is not None:
+        assert done.returncode == check, done.stdout + done.stderr
+    return done
+
+
+def start_up(folder: Path) -> subprocess.Popen[str]:
+    process = subprocess.Popen(
+        [*NEARKIN, "up", "--verbose"],
+        cwd=folder,
+        env=ENVIRONMENT,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+    )
+    said = []
+    for line in process.stdout:
+        said.append(line)
+        if "Everything is up" in line:
+            return process
+    process.wait()
+    pytest.fail("".join(said))
+
+
+def stop(process: subprocess.Popen[str]) -> int:
+    process.send_signal(signal.SIGTERM)
+    process.communicate(timeout=120)
+    return process.returncode
+
+
+def wait_for(folder: Path, item_id: str, condition) -> dict:
+    for _ in range(300):
+        said = json.loads(nearkin(folder, "item", item_id, "--json", check=None).stdout or "{}")
+        if condition(said):
+            return said
+        time.sleep(0.2)
+    pytest.fail(f"the item never came to the state: {said}")
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(400)
+def test_up_serves_every_command_and_keeps_the_index_over_a_restart(tmp_path):
+    items = [{"id": f"mug-{n}", "title": f"{colour} mug"} for n, colour in enumerate(["Red", "Blue", "Green"])]
+    (tmp_path / "items.jsonl").write_text("\n".join(map(json.dumps, items)))
+    up = start_up(tmp_path)
+    try:
+        taken = nearkin(tmp_path, "up", check=2)
+        assert "another process owns the data folder" in taken.stderr
+        assert "every topic is as it must be" in nearkin(tmp_path, "topics", "check").stdout
+        nearkin(tmp_path, "publish", "items.jsonl")
+        said = wait_for(tmp_path, "mug-2", lambda said: said.get("status") == "visible")
+        assert said["bundle"]
+        assert said["content_version"]
+        assert said["indexed_at"]
+        wait_for(tmp_path, "mug-1", lambda said: said.get("status") == "visible")
+        found = json.loads(nearkin(tmp_path, "similar", "mug-0", "--json").stdout)
+        assert {one["id"] for one in found["neighbours"]} == {"mug-1", "mug-2"}
+        assert "Red mug" in nearkin(tmp_path, "similar", "--text", "a red cup", "--explain").stdout
+        assert "not in the index" in nearkin(tmp_path, "similar", "cup-0", check=4).stderr
+        nearkin(tmp_path, "delete", "mug-1")
+        wait_for(tmp_path, "mug-1", lambda said: said.get("status") == "deleted")
+        nearkin(tmp_path, "item", "cup-0", check=4)
+    finally:
+        assert stop(up) == 0
+    assert read_endpoints(tmp_path / ".nearkin") is None
+    assert not [p for p in psutil.process_iter(["cmdline"]) if str(tmp_path) in " ".join(p.info["cmdline"] or [])]
+
+    again = start_up(tmp_path)
+    try:
+        found = json.loads(nearkin(tmp_path, "similar", "mug-0", "--json").stdout)
+        assert [one["id"] for one in found["neighbours"]] == ["mug-2"]
+        assert "every topic is as it must be" in nearkin(tmp_path, "topics", "check").stdout
+    finally:
+        assert stop(again) == 0
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(400)
+def test_after_the_broker_and_the_index_were_killed_new_items_are_found_again(tmp_path):
+    up = start_up(tmp_path)
+    try:
+        endpoints = read_endpoints(tmp_path / ".nearkin")
+        for address in (endpoints.kafka, endpoints.qdrant.removeprefix("http://")):
+            port = address.rpartition(":")[2]
+            victims = [c for c in psutil.Process(up.pid).children() if any(port in part for part in c.cmdline())]
+            assert len(victims) == 1
+            victims[0].kill()
+        (tmp_path / "item.jsonl").write_text('{"id": "mug", "title": "Red mug"}\n')
+        for _ in range(100):
+            if nearkin(tmp_path, "publish", "item.jsonl", check=None).returncode == 0:
+                break
+            time.sleep(0.5)
+        else:
+            pytest.fail("nothing could be published after the broker's restart")
+        wait_for(tmp_path, "mug", lambda said: said.get("status") == "visible")
+    finally:
+        assert stop(up) == 0
+
+
+@pytest.mark.parametrize(
+    ("prepare", "said"),
+    [
+        (lambda folder: (folder.mkdir(), (folder / "FORMAT").write_text("nearkin-stack 99\n")), "nearkin-stack 99"),
+        (lambda folder: (folder.mkdir(), (folder / "holiday.jpg").touch()), "holiday.jpg"),
+        (lambda folder: folder.touch(), "Not a directory|is a file"),
+    ],
+    ids=["of another version", "of somebody else", "that is a file"],
+)
+def test_up_refuses_a_data_folder_and_writes_nothing_into_it(tmp_path, prepare, said):
+    folder = tmp_path / "data"
+    prepare(folder)
+    before = sorted(folder.rglob("*"))
+    refused = nearkin(tmp_path, "up", "--data", str(folder), check=2)
+    assert any(word in refused.stderr for word in said.split("|"))
+    assert "Traceback" not in refused.stderr
+    assert sorted(folder.rglob("*")) == before
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(400)
+def test_the_demonstration_proves_every_new_item_and_leaves_nothing_behind(tmp_path):
+    done = nearkin(tmp_path, "demo", "--json", "figures.json")
+    figures = json.loads((tmp_path / "figures.json").read_text())
+    assert figures["proved"] == figures["new_items"] > 100
+    assert figures["not_proved"] == []
+    assert {stage["stage"] for stage in figures["stages"]} >= {"occurred_to_broker", "occurred_to_visible"}
+    assert figures["end_to_end"]["count"] == figures["proved"]
+    assert len(figures["shown"]) == 5
+    assert all(one["older_id"] for one in figures["shown"])
+    assert "Everything is stopped" in done.stdout
+    assert not [p for p in psutil.process_iter(["cmdline"]) if "nearkin-demo-" in " ".join(p.info["cmdline"] or [])]
