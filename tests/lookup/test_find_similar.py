@@ -14,7 +14,7 @@ from nearkin.core.ports import IndexedItem, ItemWrite, Search
 from nearkin.core.retrieval import Retrieval
 from nearkin.core.similarity import Hit, VectorName, Vectors
 from nearkin.encoders.fake import HashingEncoder
-from nearkin.lookup.find_similar import Neighbours, SimilarTo, find_similar
+from nearkin.lookup.find_similar import HITS_PER_CALL, Neighbours, SimilarTo, find_similar
 
 ENCODER = HashingEncoder()
 
@@ -79,9 +79,18 @@ async def test_only_anchors_without_a_hit_are_read_all_at_once():
 
 async def test_many_anchors_are_looked_up_in_one_round_trip():
     index = await index_of(*MUGS)
-    answers = await find(index, *(SimilarTo(f"mug-{n}", k=3) for n in range(8)), SimilarTo(Content(title="mug"), k=3))
+    lookups = [*(SimilarTo(f"mug-{n}", k=3) for n in range(8)), SimilarTo(Content(title="mug"), k=3)]
+    answers = await find(index, *lookups, candidates=50)
     assert all(len(ids(answer)) == 3 for answer in answers)
     assert (index.reads, len(index.searched)) == (0, 1)
+
+
+async def test_a_large_batch_is_cut_into_calls_of_bounded_size_and_answered_whole():
+    index = await index_of(*MUGS)
+    lookups = [SimilarTo(f"mug-{n % 8}", k=n % 5 + 1) for n in range(30)]
+    answers = await find(index, *lookups, candidates=100)
+    assert [len(ids(answer)) for answer in answers] == [lookup.k for lookup in lookups]
+    assert [sum(search.limit for search in searches) for searches in index.searched] == [HITS_PER_CALL] * 6
 
 
 async def test_what_is_wrong_with_one_anchor_does_not_touch_the_others():

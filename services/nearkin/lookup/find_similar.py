@@ -1,15 +1,17 @@
 """Find the items most similar to an anchor: candidates by meaning and by words, fused into one ranking.
 
 The alias is resolved once, and every call of the request stays with that collection and its bundle: a content encoded
-for one space is never sent to another. However many anchors a request has, the index is asked once. A search by an
-item's id that finds anything proves that the item is there, as nothing else has vectors; only an anchor without hits
-is read, to tell one that is unknown from one that has no neighbours. And only where a filter starves the approximate
-search (fewer hits than neighbours were asked for) is the index searched a second time, exactly.
+for one space is never sent to another. The searches of all anchors go to the index in one call, or, where they are
+many, in a few one after the other, so that a large batch does not make others wait.
+
+A search by an item's id that finds anything proves that the item is there, as nothing else has vectors; only an anchor
+without hits is read, to tell one that is unknown from one that has no neighbours. And only where a filter starves the
+approximate search (fewer hits than neighbours were asked for) is the index searched a second time, exactly.
 """
 
 import asyncio
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field, replace
 
 from nearkin.core.errors import InvalidRequest, Misconfigured, NothingToEncode, PermanentError, UnknownItem
@@ -22,6 +24,9 @@ from nearkin.core.similarity import Hit, VectorName, Vectors
 
 #: How many neighbours a look-up gets that does not say.
 DEFAULT_K = 10
+
+#: How many hits one call asks of the index: an engine that serves one call at a time is held for 50 ms at most.
+HITS_PER_CALL = 1_000
 
 #: Called with the name of a stage ("resolve", "encode", "search", "fuse") and the seconds it took.
 Observe = Callable[[str, float], None]
@@ -163,18 +168,31 @@ def _searches(lookup: SimilarTo, query: str | Vectors | PermanentError, candidat
 async def _search(
     collection: ItemCollection, searches: Sequence[_Searches | PermanentError]
 ) -> list[_Hits | PermanentError]:
-    """Run the searches of all look-ups in one round trip; only if one of them is refused, look-up by look-up."""
+    """Run the searches of all look-ups together; only if one of them is refused, look-up by look-up."""
     together = [search for one in searches if not isinstance(one, PermanentError) for search in one.values()]
     if not together:
         return [one if isinstance(one, PermanentError) else {} for one in searches]
     try:
-        hits = iter(await collection.search(together))
+        hits = iter([hits for some in _portions(together) for hits in await collection.search(some)])
     except PermanentError as refusal:
         if len(searches) == 1:
             return [refusal]
         alone = await asyncio.gather(*(_search(collection, [one]) for one in searches))
         return [one for (one,) in alone]
     return [one if isinstance(one, PermanentError) else {name: next(hits) for name in one} for one in searches]
+
+
+def _portions(searches: Sequence[Search]) -> Iterator[list[Search]]:
+    """Cut searches into calls of bounded size, each of one search at least."""
+    portion: list[Search] = []
+    hits = 0
+    for search in searches:
+        if portion and hits + search.limit > HITS_PER_CALL:
+            yield portion
+            portion, hits = [], 0
+        portion.append(search)
+        hits += search.limit
+    yield portion
 
 
 async def _refuse_unknown(
