@@ -8,6 +8,7 @@ that causes it stands alone. `docs/decisions/0005-delivery.md` says what of Faus
 """
 
 import asyncio
+import contextlib
 import logging
 import time
 from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
@@ -17,6 +18,7 @@ import faust
 import mode
 from aiokafka import AIOKafkaConsumer, AIOKafkaProducer
 from aiokafka.errors import KafkaError
+from aiokafka.protocol.group import LeaveGroupRequest
 from faust.transport.drivers import aiokafka as driver
 from faust.types import TP, EventT, StreamT
 from yarl import URL
@@ -465,6 +467,14 @@ class _Thread(driver.AIOKafkaConsumerThread):
         consumer = super()._create_worker_consumer(transport)
         consumer._fetch_max_wait_ms = FETCH_WAIT_MS  # noqa: SLF001  # Faust has no setting for it
         return consumer
+
+    async def on_thread_stop(self) -> None:
+        """Leave the group, also in generation 0: Tansu counts from there, and aiokafka takes it for no generation."""
+        coordinator = self._consumer._coordinator if self._consumer is not None else None  # noqa: SLF001
+        if coordinator is not None and coordinator.generation == 0:
+            with contextlib.suppress(KafkaError):
+                await coordinator._send_req(LeaveGroupRequest(self.app.conf.id, coordinator.member_id))  # noqa: SLF001
+        await super().on_thread_stop()
 
 
 class _Consumer(driver.Consumer):
