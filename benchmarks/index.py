@@ -62,12 +62,14 @@ class Maker:
         self.made = 0
 
     def vectors(self) -> Vectors:
+        """A random direction and a few terms."""
         content = self._random.standard_normal(DIMENSIONS).astype(np.float32)
         terms = np.unique(np.minimum(self._random.zipf(1.3, 8), 20_000)).astype(np.uint32)
         weights = self._random.uniform(0.5, 2.0, len(terms)).astype(np.float32)
         return Vectors(content / np.linalg.norm(content), SparseVector(terms, weights))
 
     def insert(self) -> ItemWrite:
+        """The first write of the next item."""
         number, self.made = self.made, self.made + 1
         words = self._random.choice(WORDS, 40).tolist()
         content = Content(
@@ -167,14 +169,15 @@ async def writes(items: ItemCollection, maker: Maker) -> dict[str, Any]:
     }
 
 
-def memory(process: psutil.Process, points: int, empty_bytes: int) -> dict[str, Any]:
+def memory(process: psutil.Process, points: int, empty: Any) -> dict[str, Any]:
     """Resident bytes of the owner: all, and what an item adds over the empty process, against its vector's bytes."""
     seen = process.memory_info()
-    added = (seen.rss - empty_bytes) / points
+    added = (seen.rss - empty.rss) / points
     return {
         "resident_mb": round(seen.rss / 1e6, 1),
         "of_it_shared_with_files_mb": round(seen.shared / 1e6, 1),
         "bytes_per_item": round(added),
+        "of_them_not_of_files": round((seen.rss - seen.shared - empty.rss + empty.shared) / points),
         "times_vector_bytes": round(added / (4 * DIMENSIONS), 2),
     }
 
@@ -185,7 +188,7 @@ async def measure(points: int, folder: Path) -> dict[str, Any]:
     with owner(folder / "data") as (process, settings):
         index = connect(settings)
         items = await index.prepare("benchmark", DIMENSIONS)
-        empty_bytes = process.memory_info().rss
+        empty = process.memory_info()
         maker = Maker(seed=points)
         taken = making = 0.0
         while maker.made < points:
@@ -196,7 +199,7 @@ async def measure(points: int, folder: Path) -> dict[str, Any]:
             making += made - started
             taken += time.perf_counter() - made
         result["bulk write, ms per item"] = round(taken / points * 1e3, 4)
-        result["memory after the load"] = memory(process, points, empty_bytes)
+        result["memory after the load"] = memory(process, points, empty)
         result["without a graph"] = await reads_and_searches(items, points)
         with grpc.insecure_channel(settings.qdrant_url.removeprefix("http://")) as channel:
             request = wire.UpdateCollection(
@@ -205,7 +208,7 @@ async def measure(points: int, folder: Path) -> dict[str, Any]:
             started = time.perf_counter()
             wire.CollectionsStub(channel).Update(request, timeout=600)
             result["optimise_s"] = round(time.perf_counter() - started, 2)
-        result["memory after optimising"] = memory(process, points, empty_bytes)
+        result["memory after optimising"] = memory(process, points, empty)
         result["after optimising"] = await reads_and_searches(items, points)
         result["after optimising, exact"] = await reads_and_searches(items, points, exact=True)
         result["writes"] = await writes(items, maker)
@@ -216,7 +219,7 @@ async def measure(points: int, folder: Path) -> dict[str, Any]:
         index = connect(settings)
         items = await index.prepare("benchmark", DIMENSIONS)
         await reads_and_searches(items, points)
-        result["memory after a restart"] = memory(process, maker.made, empty_bytes)
+        result["memory after a restart"] = memory(process, maker.made, empty)
         await index.close()
     return result
 
@@ -231,7 +234,7 @@ def show(result: dict[str, Any]) -> None:
         elif isinstance(value, dict):
             print(
                 f"  {name:<62} {value['resident_mb']:8.1f} MB, {value['bytes_per_item']} bytes an item "
-                f"({value['times_vector_bytes']} x its vector)"
+                f"({value['times_vector_bytes']} x its vector), {value['of_them_not_of_files']} not of files"
             )
         else:
             print(f"  {name:<62} {value}")

@@ -2,7 +2,7 @@
 
 Edge holds the GIL in every call, so calls are made one after another by the owner's only thread and are never
 interleaved; what one call does is atomic to all others. Edge writes each update to its log before it applies it, which
-survives the death of the process; `sync` makes it survive the death of the machine.
+survives the death of the process; syncing the log's files makes it survive the death of the machine.
 """
 
 import shutil
@@ -31,6 +31,9 @@ from nearkin.embedded.edge_messages import (
     vector_selection,
 )
 from nearkin.embedded.owned_folder import sync_folder, write_durably
+
+#: So many updates are in the log at most before segments are flushed: some seconds of a restart.
+FLUSH_AFTER_OPERATIONS = 2000
 
 #: The graph: Qdrant's own defaults, written down because they are told to clients.
 HNSW = wire.HnswConfigDiff(m=16, ef_construct=100, full_scan_threshold=10_000)
@@ -117,6 +120,9 @@ class EdgeCollection:
 
     Args:
         folder: where it lies; `create` makes it.
+
+    Attributes:
+        unsynced: whether the log holds more than was synced; whoever syncs it says so here.
     """
 
     def __init__(self, folder: Path) -> None:
@@ -126,7 +132,8 @@ class EdgeCollection:
         self._dimensions = {name: params.size for name, params in self.created.vectors_config.params_map.map.items()}
         self._sparse = frozenset(self.created.sparse_vectors_config.map)
         self._shard = edge.EdgeShard.load(str(folder / "shard"))
-        self._changed = False
+        self.unsynced = False
+        self._unflushed = 0
         self._read_indexes()
 
     @classmethod
@@ -153,19 +160,26 @@ class EdgeCollection:
         self._shard.flush()
         self._shard.close()
 
-    def sync(self) -> bool:
-        """Write what changed to disk; says whether anything had."""
-        if not self._changed:
-            return False
-        self._shard.flush()
-        self._changed = False
-        return True
+    def log_files(self) -> list[Path]:
+        """Where the log of updates lies."""
+        return list((self.folder / "shard" / "wal").glob("open-*"))
+
+    def flush(self) -> None:
+        """Write segments to disk and shorten the log, where enough was written: some 30 ms in which nothing is served.
+
+        Raises:
+            Exception: of Edge's; the next call tries again.
+        """
+        if self._unflushed >= FLUSH_AFTER_OPERATIONS:
+            self._shard.flush()
+            self._unflushed = 0
 
     def optimise(self) -> bool:
         """Build the graph where there are points enough; nothing else is served meanwhile. Says whether it built."""
         built = self._shard.optimize()
         if built:
             self._shard.flush()
+            self._unflushed = 0
         return built
 
     def info(self) -> wire.CollectionInfo:
@@ -326,7 +340,8 @@ class EdgeCollection:
             raise bad_request(f"Vector dimension error: expected dim: {self._dimensions[name]}, got {len(vector)}")
 
     def _update(self, operation: edge.UpdateOperation) -> None:
-        self._changed = True
+        self.unsynced = True
+        self._unflushed += 1
         self._shard.update(operation)
 
     def _read_indexes(self) -> None:
