@@ -28,7 +28,7 @@ def nearkin(folder: Path, *arguments: str, check: int | None = 0) -> subprocess.
 
 def start_up(folder: Path) -> subprocess.Popen[str]:
     process = subprocess.Popen(
-        [*NEARKIN, "up", "--verbose"],
+        [*NEARKIN, "up"],
         cwd=folder,
         env=ENVIRONMENT,
         stdout=subprocess.PIPE,
@@ -60,7 +60,7 @@ def wait_for(folder: Path, item_id: str, condition) -> dict:
 
 
 @pytest.mark.slow
-@pytest.mark.timeout(400)
+@pytest.mark.timeout(240)
 def test_up_serves_every_command_and_keeps_the_index_over_a_restart(tmp_path):
     items = [{"id": f"mug-{n}", "title": f"{colour} mug"} for n, colour in enumerate(["Red", "Blue", "Green"])]
     (tmp_path / "items.jsonl").write_text("\n".join(map(json.dumps, items)))
@@ -97,16 +97,17 @@ def test_up_serves_every_command_and_keeps_the_index_over_a_restart(tmp_path):
 
 
 @pytest.mark.slow
-@pytest.mark.timeout(400)
+@pytest.mark.timeout(240)
 def test_after_the_broker_and_the_index_were_killed_new_items_are_found_again(tmp_path):
     up = start_up(tmp_path)
     try:
         endpoints = read_endpoints(tmp_path / ".nearkin")
-        for address in (endpoints.kafka, endpoints.qdrant.removeprefix("http://")):
-            port = address.rpartition(":")[2]
-            victims = [c for c in psutil.Process(up.pid).children() if any(port in part for part in c.cmdline())]
-            assert len(victims) == 1
-            victims[0].kill()
+        ports = {address.rpartition(":")[2] for address in (endpoints.kafka, endpoints.qdrant)}
+        children = psutil.Process(up.pid).children()
+        victims = [one for one in children if any(port in part for port in ports for part in one.cmdline())]
+        assert len(victims) == 2
+        for victim in victims:
+            victim.kill()
         (tmp_path / "item.jsonl").write_text('{"id": "mug", "title": "Red mug"}\n')
         for _ in range(100):
             if nearkin(tmp_path, "publish", "item.jsonl", check=None).returncode == 0:
@@ -139,7 +140,7 @@ def test_up_refuses_a_data_folder_and_writes_nothing_into_it(tmp_path, prepare, 
 
 
 @pytest.mark.slow
-@pytest.mark.timeout(400)
+@pytest.mark.timeout(240)
 def test_the_demonstration_proves_every_new_item_and_leaves_nothing_behind(tmp_path):
     done = nearkin(tmp_path, "demo", "--json", "figures.json")
     figures = json.loads((tmp_path / "figures.json").read_text())
