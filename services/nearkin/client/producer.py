@@ -35,7 +35,7 @@ class Published:
     Attributes:
         topic: the topic.
         partition: its partition.
-        offset: its place in the partition.
+        offset: its place in the partition; -1 where a retry learnt only that the broker has it already.
     """
 
     topic: str

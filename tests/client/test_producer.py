@@ -1,0 +1,146 @@
+import json
+import threading
+from concurrent.futures import Future
+from unittest import mock
+
+import pytest
+from kafka import KafkaConsumer, TopicPartition
+
+from nearkin.client.producer import ItemProducer
+from nearkin.contracts.events import Kind, decode_item_event
+from nearkin.core.errors import InvalidEvent, Unavailable
+from nearkin.core.item import Availability, Content, Offer, Price
+from nearkin.embedded.broker import EmbeddedBroker
+from nearkin.embedded.programs import free_port
+from nearkin.ops.topics import apply_topics
+
+NOW = 1_700_000_000_000
+MUG = Content(title="Red mug", tags=("kitchen",))
+PRICE = Offer(Price(4.5, "GBP"), Availability.PREORDER, ("GB",))
+
+
+@pytest.fixture(scope="module")
+def broker():
+    with EmbeddedBroker() as running:
+        apply_topics(running.bootstrap, 4, 1)
+        yield running
+
+
+@pytest.fixture
+def producer(broker):
+    with ItemProducer(broker.bootstrap, clock=lambda: NOW) as made:
+        yield made
+
+
+def event_at(broker, outcome: Future):
+    """The event that the broker keeps where a future says it is."""
+    place = outcome.result(timeout=30)
+    with KafkaConsumer(bootstrap_servers=broker.bootstrap, consumer_timeout_ms=20_000) as consumer:
+        partition = TopicPartition(place.topic, place.partition)
+        consumer.assign([partition])
+        consumer.seek(partition, place.offset)
+        record = next(consumer)
+    return decode_item_event(record.key, record.value)
+
+
+def test_an_upsert_carries_the_whole_item_and_its_versions(broker, producer):
+    event = event_at(broker, producer.upsert("mug", MUG, 3, offer=PRICE, offer_version=7))
+    assert (event.kind, event.item_id, event.occurred_at) == (Kind.UPSERTED, "mug", NOW)
+    assert (event.state.content, event.state.offer) == (MUG, PRICE)
+    assert (event.state.content_version, event.state.offered_version) == (3, 7)
+
+
+def test_versions_are_the_time_where_they_are_left_out(broker, producer):
+    event = event_at(broker, producer.upsert("mug", MUG, offer=PRICE))
+    assert event.state.content_version == event.state.offered_version == NOW
+    assert event_at(broker, producer.offer("mug", PRICE, occurred_at=NOW + 1)).state.offered_version == NOW + 1
+    assert event_at(broker, producer.delete("mug")).state.deleted_version == NOW
+
+
+def test_every_event_has_a_name_of_its_own_unless_it_is_given_one(broker, producer):
+    first, second = producer.delete("mug"), producer.delete("mug")
+    assert event_at(broker, first).event_id != event_at(broker, second).event_id
+    assert event_at(broker, producer.delete("mug", event_id="once")).event_id == "once"
+
+
+def test_the_lane_is_chosen_by_the_call(producer):
+    assert producer.delete("mug").result(timeout=30).topic == "items.v1"
+    assert producer.delete("mug", bulk=True).result(timeout=30).topic == "items-bulk.v1"
+
+
+def test_events_of_one_item_stay_in_order(producer):
+    places = [producer.offer("mug", PRICE, version).result(timeout=30) for version in range(20)]
+    assert len({place.partition for place in places}) == 1
+    assert [place.offset for place in places] == sorted(place.offset for place in places)
+
+
+def test_an_event_that_breaks_the_contract_is_refused_at_once_and_not_sent(producer):
+    with mock.patch.object(producer, "send") as send:
+        for publish in (
+            lambda: producer.upsert("", MUG),
+            lambda: producer.upsert("mug", Content(title="x" * 1001)),
+            lambda: producer.offer("mug", Offer(Price(float("nan"), "GBP"))),
+            lambda: producer.delete("mug", 2**53),
+        ):
+            with pytest.raises(InvalidEvent):
+                publish()
+    send.assert_not_called()
+
+
+def test_flush_returns_when_every_future_has_its_outcome(producer):
+    outcomes = [producer.delete(f"mug-{number}") for number in range(500)]
+    producer.flush()
+    assert all(outcome.done() for outcome in outcomes)
+
+
+def test_a_broker_out_of_reach_is_told_with_its_address():
+    address = f"127.0.0.1:{free_port()}"
+    with pytest.raises(Unavailable, match=address):
+        ItemProducer(address, connect_timeout_s=0.1)
+
+
+def test_what_waited_for_a_paused_broker_arrives_once():
+    with EmbeddedBroker() as broker:
+        apply_topics(broker.bootstrap, 4, 1)
+        # Requests time out during the pause and are sent again: the broker must know them.
+        with ItemProducer(broker.bootstrap, request_timeout_ms=1500) as producer:
+            producer.delete("first").result(timeout=30)
+            broker.pause()
+            resume = threading.Timer(4, broker.resume)
+            resume.start()
+            outcomes = [producer.delete(f"mug-{number}") for number in range(50)]
+            assert all(outcome.result(timeout=60) for outcome in outcomes)
+            resume.join()
+        with KafkaConsumer(bootstrap_servers=broker.bootstrap, consumer_timeout_ms=3000) as consumer:
+            consumer.assign([TopicPartition("items.v1", number) for number in range(4)])
+            consumer.seek_to_beginning()
+            kept = [json.loads(record.value)["id"] for record in consumer]
+    assert sorted(kept) == sorted(["first", *(f"mug-{number}" for number in range(50))])
+
+
+def test_an_event_without_acknowledgement_fails_when_its_time_has_passed():
+    with EmbeddedBroker() as broker:
+        apply_topics(broker.bootstrap, 4, 1)
+        producer = ItemProducer(broker.bootstrap, delivery_timeout_s=1)
+        producer.delete("first").result(timeout=30)
+        broker.pause()
+        outcome = producer.delete("mug")
+        assert isinstance(outcome.exception(timeout=60), Unavailable)
+        broker.resume()
+        producer.close(0)
+
+
+def test_a_fast_caller_waits_instead_of_filling_the_memory():
+    with EmbeddedBroker() as broker:
+        apply_topics(broker.bootstrap, 4, 1)
+        with ItemProducer(broker.bootstrap, max_pending=10) as producer:
+            producer.delete("first").result(timeout=30)
+            broker.pause()
+            sent = []
+            caller = threading.Thread(target=lambda: sent.extend(producer.delete(f"mug-{n}") for n in range(20)))
+            caller.start()
+            caller.join(timeout=0.5)
+            assert caller.is_alive()
+            broker.resume()
+            caller.join(timeout=60)
+            assert all(outcome.result(timeout=60) for outcome in sent)
