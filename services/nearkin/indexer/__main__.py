@@ -28,6 +28,7 @@ COUNT_EVERY_S = 10.0
 
 def main() -> int:
     """Serve until told to stop; the exit status."""
+    logs.configure(Settings.model_construct(), "indexer")  # so that a wrong setting can be told
     try:
         settings = load_settings()
         process = f"indexer-{settings.indexer_lane}"

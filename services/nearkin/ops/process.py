@@ -8,7 +8,7 @@ import signal
 import sys
 
 #: Something failed that a fresh process may not meet again; and: nothing will change until a setting or file does.
-EXIT_FAILED, EXIT_MISCONFIGURED = 70, 78
+EXIT_FAILED, EXIT_MISCONFIGURED = 70, 2
 
 
 def stop_on_signals() -> asyncio.Event:
