@@ -215,7 +215,8 @@ class Supervisor:
         await asyncio.wait({ended, hurried}, timeout=self._patience.grace_s, return_when=asyncio.FIRST_COMPLETED)
         hurried.cancel()
         if not ended.done():
-            self._report(child.program.name, f"did not stop within {self._patience.grace_s:g} s, killed")
+            why = "" if self._hurry.is_set() else f" after {self._patience.grace_s:g} s without an end"
+            self._report(child.program.name, f"killed{why}")
             _kill_group(process.pid)
         await ended
 
