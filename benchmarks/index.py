@@ -108,19 +108,32 @@ def owner(data: Path) -> Iterator[tuple[psutil.Process, Settings]]:
         process.wait(timeout=60)
 
 
-async def latencies(calls: int, call: Callable[[int], Awaitable[Any]]) -> dict[str, float]:
-    """Percentiles of a call in milliseconds, after ten calls that are not counted."""
+async def latencies(process: psutil.Process, calls: int, call: Callable[[int], Awaitable[Any]]) -> dict[str, float]:
+    """Percentiles of a call in milliseconds, and the processor time that each side spends on one.
+
+    The processor times say what a busy machine hides.
+    """
+    await call(0)
     taken = []
-    for number in range(calls + 10):
+    own, owners = time.process_time(), sum(process.cpu_times()[:2])
+    for number in range(1, calls + 1):
         started = time.perf_counter()
         await call(number)
         taken.append((time.perf_counter() - started) * 1e3)
-    taken = taken[10:]
+    own, owners = time.process_time() - own, sum(process.cpu_times()[:2]) - owners
     p50, p99 = np.percentile(taken, [50, 99])
-    return {"calls": calls, "p50_ms": round(float(p50), 3), "p99_ms": round(float(p99), 3)}
+    return {
+        "calls": calls,
+        "p50_ms": round(float(p50), 3),
+        "p99_ms": round(float(p99), 3),
+        "owner_cpu_ms": round(owners / calls * 1e3, 3),
+        "client_cpu_ms": round(own / calls * 1e3, 3),
+    }
 
 
-async def reads_and_searches(items: ItemCollection, points: int, exact: bool = False) -> dict[str, Any]:
+async def reads_and_searches(
+    process: psutil.Process, items: ItemCollection, points: int, exact: bool = False
+) -> dict[str, Any]:
     ids = [f"item-{number * 7919 % points}" for number in range(points)]
 
     async def read(number: int) -> None:
@@ -135,18 +148,18 @@ async def reads_and_searches(items: ItemCollection, points: int, exact: bool = F
         await items.search([Search(VectorName.CONTENT, ids[number], LIMIT, exact=exact)])
 
     return {
-        "read of 1": await latencies(CALLS, read),
-        "search by id, dense": await latencies(CALLS, search_dense),
-        "search by id, dense and lexical": await latencies(CALLS, search),
+        "read of 1": await latencies(process, CALLS, read),
+        "search by id, dense": await latencies(process, CALLS, search_dense),
+        "search by id, dense and lexical": await latencies(process, CALLS, search),
     }
 
 
-async def writes(items: ItemCollection, maker: Maker) -> dict[str, Any]:
+async def writes(process: psutil.Process, items: ItemCollection, maker: Maker) -> dict[str, Any]:
     async def insert(_: int) -> None:
         assert not await items.write([maker.insert()])
 
-    async def insert_many(_: int) -> None:
-        assert not await items.write(batch)
+    async def insert_many(number: int) -> None:
+        assert not await items.write(batches[number])
 
     async def reoffer(number: int) -> None:
         held = (await items.read([f"item-{number}"]))[f"item-{number}"]
@@ -155,17 +168,11 @@ async def writes(items: ItemCollection, maker: Maker) -> dict[str, Any]:
         change = ItemWrite(IndexedItem(state, held.fingerprint, held.indexed_at), held.state.versions, Stored.VECTORS)
         assert not await items.write([change])
 
-    taken = []
-    for _ in range(10):
-        batch = [maker.insert() for _ in range(BATCH)]
-        started = time.perf_counter()
-        await insert_many(0)
-        taken.append((time.perf_counter() - started) * 1e3)
-    p50, p99 = np.percentile(taken, [50, 99])
+    batches = [[maker.insert() for _ in range(BATCH)] for _ in range(11)]
     return {
-        "write of 1 new": await latencies(CALLS // 2, insert),
-        "read and write of 1 offer": await latencies(CALLS // 2, reoffer),
-        f"write of {BATCH} new": {"calls": 10, "p50_ms": round(float(p50), 3), "p99_ms": round(float(p99), 3)},
+        "write of 1 new": await latencies(process, CALLS // 2, insert),
+        "read and write of 1 offer": await latencies(process, CALLS // 2, reoffer),
+        f"write of {BATCH} new": await latencies(process, 10, insert_many),
     }
 
 
@@ -200,7 +207,7 @@ async def measure(points: int, folder: Path) -> dict[str, Any]:
             taken += time.perf_counter() - made
         result["bulk write, ms per item"] = round(taken / points * 1e3, 4)
         result["memory after the load"] = memory(process, points, empty)
-        result["without a graph"] = await reads_and_searches(items, points)
+        result["without a graph"] = await reads_and_searches(process, items, points)
         with grpc.insecure_channel(settings.qdrant_url.removeprefix("http://")) as channel:
             request = wire.UpdateCollection(
                 collection_name=items.name, optimizers_config=wire.OptimizersConfigDiff(default_segment_number=0)
@@ -209,16 +216,16 @@ async def measure(points: int, folder: Path) -> dict[str, Any]:
             wire.CollectionsStub(channel).Update(request, timeout=600)
             result["optimise_s"] = round(time.perf_counter() - started, 2)
         result["memory after optimising"] = memory(process, points, empty)
-        result["after optimising"] = await reads_and_searches(items, points)
-        result["after optimising, exact"] = await reads_and_searches(items, points, exact=True)
-        result["writes"] = await writes(items, maker)
+        result["after optimising"] = await reads_and_searches(process, items, points)
+        result["after optimising, exact"] = await reads_and_searches(process, items, points, exact=True)
+        result["writes"] = await writes(process, items, maker)
         await index.close()
     started = time.perf_counter()
     with owner(folder / "data") as (process, settings):
         result["restart_s"] = round(time.perf_counter() - started, 2)
         index = connect(settings)
         items = await index.prepare("benchmark", DIMENSIONS)
-        await reads_and_searches(items, points)
+        await reads_and_searches(process, items, points)
         result["memory after a restart"] = memory(process, maker.made, empty)
         await index.close()
     return result
@@ -230,7 +237,10 @@ def show(result: dict[str, Any]) -> None:
     for name, value in result.items():
         if isinstance(value, dict) and any(isinstance(row, dict) for row in value.values()):
             for row, figures in value.items():
-                print(f"  {name + ': ' + row:<62} p50 {figures['p50_ms']:8.2f} ms   p99 {figures['p99_ms']:8.2f} ms")
+                print(
+                    f"  {name + ': ' + row:<62} p50 {figures['p50_ms']:8.2f} ms   p99 {figures['p99_ms']:8.2f} ms   "
+                    f"processor {figures['owner_cpu_ms']:.2f} + {figures['client_cpu_ms']:.2f} ms"
+                )
         elif isinstance(value, dict):
             print(
                 f"  {name:<62} {value['resident_mb']:8.1f} MB, {value['bytes_per_item']} bytes an item "

@@ -32,8 +32,8 @@ from nearkin.embedded.edge_messages import (
 )
 from nearkin.embedded.owned_folder import sync_folder, write_durably
 
-#: So many updates are in the log at most before segments are flushed: some seconds of a restart.
-FLUSH_AFTER_OPERATIONS = 2000
+#: After so many updates of a point the segments are flushed and the log is shortened: half a second of a restart.
+FLUSH_AFTER_UPDATES = 5000
 
 #: The graph: Qdrant's own defaults, written down because they are told to clients.
 HNSW = wire.HnswConfigDiff(m=16, ef_construct=100, full_scan_threshold=10_000)
@@ -170,7 +170,7 @@ class EdgeCollection:
         Raises:
             Exception: of Edge's; the next call tries again.
         """
-        if self._unflushed >= FLUSH_AFTER_OPERATIONS:
+        if self._unflushed >= FLUSH_AFTER_UPDATES:
             self._shard.flush()
             self._unflushed = 0
 
@@ -224,7 +224,8 @@ class EdgeCollection:
                 [self._point(point) for point in upsert.points],
                 condition=self._filters.read(upsert.update_filter) if upsert.HasField("update_filter") else None,
                 update_mode=_UPDATE_MODES[upsert.update_mode],
-            )
+            ),
+            points=len(upsert.points),
         )
 
     def overwrite_payload(self, payload: Any, selector: wire.PointsSelector) -> None:
@@ -339,9 +340,9 @@ class EdgeCollection:
         elif len(vector) != self._dimensions[name]:
             raise bad_request(f"Vector dimension error: expected dim: {self._dimensions[name]}, got {len(vector)}")
 
-    def _update(self, operation: edge.UpdateOperation) -> None:
+    def _update(self, operation: edge.UpdateOperation, points: int = 1) -> None:
         self.unsynced = True
-        self._unflushed += 1
+        self._unflushed += points
         self._shard.update(operation)
 
     def _read_indexes(self) -> None:

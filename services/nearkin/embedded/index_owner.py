@@ -29,7 +29,7 @@ from qdrant_client import grpc as wire
 
 from nearkin.core.errors import Misconfigured
 from nearkin.embedded.data_folder import DataFolder
-from nearkin.embedded.index_collections import Collections, optimise
+from nearkin.embedded.index_collections import Collections, optimise, return_freed_memory
 from nearkin.embedded.qdrant_services import CollectionsService, PointsService, QdrantService
 from nearkin.ops.logs import configure
 from nearkin.ops.settings import load_settings
@@ -103,6 +103,7 @@ async def serve(data: Path, listen: str, min_free_mib: int = MIN_FREE_MIB) -> No
         collections = Collections(folder, min_free_mib * 2**20)
         for collection in collections:
             optimise(collection)
+        return_freed_memory()
         stopping = asyncio.Event()
         loop = asyncio.get_running_loop()
         for number in (signal.SIGTERM, signal.SIGINT):
