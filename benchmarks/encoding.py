@@ -136,6 +136,7 @@ def main() -> None:
     print_table(f"Text encoding on {CORES} cores, medians of {args.rounds} interleaved rounds", columns, rows)
     if args.json:
         figures = {"machine": describe_machine(), "bundle": manifest.id, "encoding": results}
+        args.json.parent.mkdir(parents=True, exist_ok=True)
         args.json.write_text(json.dumps(figures, indent=1))
 
 

@@ -1,14 +1,17 @@
 """Item-to-item quality on the Online Retail cold anchors: items first sold after the cut, found by content alone.
 
-    python -m benchmarks.quality [--json FILE] [--runs FOLDER]
+    python -m benchmarks.quality [--simulate] [--json FILE] [--runs FOLDER]
 
 The protocol's own split and scorer (`item_to_item.py` beside the data, see benchmarks/datasets.py) on four cuts.
 Settings were tuned on the first three; the last is what nobody tuned on, and all four pooled are the figure that is
-held to. For each cut the catalogue is indexed and every cold anchor looked up in the three retrieval modes; TF-IDF is
-the protocol's own floor. The intervals are 95% bootstrap intervals, those of differences are paired.
+held to. For each cut an embedded stack is started, the cut's catalogue published to it, and every cold anchor looked up
+over gRPC in the three retrieval modes; TF-IDF is the protocol's own floor. The intervals are 95% bootstrap intervals,
+those of differences are paired. `--simulate` computes what the engine would answer by brute force instead: the same
+encoder and fusion, no stack.
 """
 
 import argparse
+import asyncio
 import json
 import tempfile
 from collections.abc import Callable, Iterable
@@ -22,26 +25,34 @@ from scipy import sparse
 
 from benchmarks.datasets import load_protocol, unpack
 from benchmarks.report import describe_machine, print_table
-from nearkin.core.errors import NothingToEncode
+from nearkin.client.lookup import ItemStatus, LookupClient
+from nearkin.client.producer import ItemProducer
+from nearkin.core.errors import NearkinError, NothingToEncode
 from nearkin.core.fusion import fuse
 from nearkin.core.item import Content
 from nearkin.core.ports import ContentEncoder
 from nearkin.core.retrieval import Retrieval
 from nearkin.core.similarity import Hit
-from nearkin.encoders.bundle import load_encoder
+from nearkin.embedded.stack import Stack, run_stack
+from nearkin.encoders.bundle import DEFAULT_BUNDLE, load_encoder, read_manifest
 from nearkin.ops.settings import Settings
 
 #: From the cut to the end of the test period; the last stays out of every choice.
 CUTS = (("2011-03-01", "2011-05-01"), ("2011-05-01", "2011-07-01"), ("2011-07-01", "2011-09-01"), ("2011-10-01", None))
 TUNED_ON = 3
-NEIGHBOURS = 100
+#: The most that the protocol's metrics look at.
+NEIGHBOURS = 10
 CANDIDATES: int = Settings.model_fields["lookup_candidates"].default
 
+#: How many anchors go into one call, and how many ids.
+ANCHORS_A_CALL, IDS_A_CALL = 50, 1000
+LOADED_WITHIN_S = 300
+
 Row = dict[str, object]
-#: Answers a look-up: the anchor's id and the retrieval mode to ids, best first.
-LookUp = Callable[[str, Retrieval], list[str]]
-#: Makes a catalogue of (id, text) ready for look-ups.
-Index = Callable[[dict[str, str]], LookUp]
+#: For each retrieval mode, the ids found for each anchor, best first.
+Answers = dict[Retrieval, dict[str, list[str]]]
+#: Indexes a catalogue of (id, text) and looks anchors up.
+Answer = Callable[[dict[str, str], list[str]], Answers]
 
 
 @dataclass(frozen=True)
@@ -91,13 +102,56 @@ def split(protocol: ModuleType, transactions: Path, folder: Path, cut: str, unti
     protocol.floors(argparse.Namespace(out=folder))
 
 
-def write_runs(protocol: ModuleType, folder: Path, index: Index) -> None:
+def answer_exactly(texts: dict[str, str], anchors: list[str]) -> Answers:
+    engine = ExactEngine.of(texts, load_encoder(None, 2))
+    return {mode: {anchor: engine.look_up(anchor, mode) for anchor in anchors} for mode in Retrieval}
+
+
+def answer_through_service(texts: dict[str, str], anchors: list[str]) -> Answers:
+    """Publish to an embedded stack of its own, wait until all is visible, and look up over gRPC."""
+
+    async def work(stack: Stack) -> Answers:
+        published = {item: text for item, text in texts.items() if text.strip()}
+        with ItemProducer(stack.endpoints.kafka) as producer:
+            for item, text in published.items():
+                producer.upsert(item, Content(title=text), bulk=True)
+            producer.flush(LOADED_WITHIN_S)
+        async with LookupClient(stack.endpoints.lookup) as client:
+            async with asyncio.timeout(LOADED_WITHIN_S):
+                while not await are_visible(client, list(published)):  # noqa: ASYNC110  # the index tells no event
+                    await asyncio.sleep(0.5)
+            return {mode: await look_up(client, anchors, mode) for mode in Retrieval}
+
+    with tempfile.TemporaryDirectory() as folder:
+        return asyncio.run(run_stack(Path(folder) / "data", work, report=lambda name, what: None))
+
+
+async def are_visible(client: LookupClient, ids: list[str]) -> bool:
+    for start in range(0, len(ids), IDS_A_CALL):
+        records = await client.items(ids[start : start + IDS_A_CALL])
+        if any(record.status is not ItemStatus.VISIBLE for record in records):
+            return False
+    return True
+
+
+async def look_up(client: LookupClient, anchors: list[str], mode: Retrieval) -> dict[str, list[str]]:
+    found: dict[str, list[str]] = {}
+    for start in range(0, len(anchors), ANCHORS_A_CALL):
+        asked = anchors[start : start + ANCHORS_A_CALL]
+        answers = await client.similar_many(asked, k=NEIGHBOURS, retrieval=mode, timeout_s=30)
+        for anchor, answer in zip(asked, answers, strict=True):
+            if isinstance(answer, NearkinError):
+                raise answer
+            found[anchor] = [neighbour.id for neighbour in answer.neighbours]
+    return found
+
+
+def write_runs(protocol: ModuleType, folder: Path, answer: Answer) -> None:
     """Look every cold anchor of a cut up in each mode; leaves a run file a mode, as the protocol's scorer reads it."""
-    items = protocol.read_lines(folder / "items.jsonl")
-    look_up = index({item["id"]: item["text"] for item in items})
+    texts = {item["id"]: item["text"] for item in protocol.read_lines(folder / "items.jsonl")}
     anchors = json.loads((folder / "anchors.json").read_text())["cold"]
-    for mode in Retrieval:
-        lines = [{"anchor": anchor, "items": look_up(anchor, mode)} for anchor in anchors]
+    for mode, found in answer(texts, anchors).items():
+        lines = [{"anchor": anchor, "items": items} for anchor, items in found.items()]
         protocol.write_lines(folder / "runs" / f"{mode}.jsonl", lines)
 
 
@@ -129,14 +183,14 @@ def score(protocol: ModuleType, folders: Iterable[Path]) -> list[Row]:
     return rows
 
 
-def measure(index: Index, folder: Path) -> dict[str, list[Row]]:
-    """Run every cut through an index, and score the last cut alone, the tuned ones, and all pooled."""
+def measure(answer: Answer, folder: Path) -> dict[str, list[Row]]:
+    """Run every cut, and score all pooled, those tuned on, and the one held out."""
     protocol = load_protocol("item_to_item")
     transactions = unpack("onlineretail", folder) / "transactions.parquet"
     folders = [folder / cut for cut, _ in CUTS]
     for cut_folder, (cut, until) in zip(folders, CUTS, strict=True):
         split(protocol, transactions, cut_folder, cut, until)
-        write_runs(protocol, cut_folder, index)
+        write_runs(protocol, cut_folder, answer)
     return {
         "pooled": score(protocol, folders),
         "tuned on": score(protocol, folders[:TUNED_ON]),
@@ -158,16 +212,18 @@ def show(results: dict[str, list[Row]]) -> None:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--simulate", action="store_true", help="brute force in place of the stack")
     parser.add_argument("--json", type=Path, help="write the figures there")
     parser.add_argument("--runs", type=Path, help="keep splits and run files in this folder")
     args = parser.parse_args()
-    encoder = load_encoder(None, 2)
     with tempfile.TemporaryDirectory() as temporary:
-        results = measure(lambda texts: ExactEngine.of(texts, encoder).look_up, args.runs or Path(temporary))
+        results = measure(answer_exactly if args.simulate else answer_through_service, args.runs or Path(temporary))
     show(results)
     if args.json:
-        figures = {"machine": describe_machine(), "bundle": encoder.bundle, "through": "exact engine", "cold": results}
-        args.json.write_text(json.dumps(figures, indent=1))
+        through = "brute force" if args.simulate else "gRPC look-ups on an embedded stack"
+        figures = {"machine": describe_machine(), "bundle": read_manifest(DEFAULT_BUNDLE).id, "through": through}
+        args.json.parent.mkdir(parents=True, exist_ok=True)
+        args.json.write_text(json.dumps(figures | {"cold": results}, indent=1))
 
 
 if __name__ == "__main__":

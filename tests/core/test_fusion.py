@@ -58,16 +58,16 @@ def test_being_in_a_list_never_costs_an_item(dense: list[Hit], lexical: list[Hit
 
 
 def test_an_item_in_both_lists_outranks_items_of_the_same_places_in_one() -> None:
-    dense = [Hit("first", 0.9), Hit("both", 0.8), Hit("dense", 0.8)]
+    dense = [Hit("first", 0.9), Hit("both", 0.8), Hit("dense", 0.8), Hit("far", 0.3)]
     lexical = [Hit("other", 12.0), Hit("both", 9.0), Hit("lexical", 9.0)]
     assert fuse(dense, lexical, 1)[0].id == "both"
 
 
-def test_scores_are_shares_of_each_lists_best_in_fixed_weights() -> None:
+def test_scores_are_shares_of_each_lists_best_and_who_is_not_in_the_dense_list_counts_as_its_last() -> None:
     fused = scores_of(fuse([Hit("a", 0.8), Hit("b", 0.4)], [Hit("b", 20.0), Hit("c", 5.0)], 10))
     dense_weight = 1 - LEXICAL_WEIGHT
     assert fused == pytest.approx(
-        {"a": dense_weight, "b": dense_weight / 2 + LEXICAL_WEIGHT, "c": LEXICAL_WEIGHT / 4},
+        {"a": dense_weight, "b": dense_weight / 2 + LEXICAL_WEIGHT, "c": dense_weight / 2 + LEXICAL_WEIGHT / 4},
     )
 
 

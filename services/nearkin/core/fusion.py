@@ -2,8 +2,10 @@
 
 Each list's scores are divided by its best one, so that neither the engine's scale nor the length of the anchor's text
 matters, and summed with fixed weights (a convex combination, which keeps what ranks forget: Bruch, Gai, Ingber 2023,
-"An analysis of fusion functions for hybrid retrieval", doi:10.1145/3596512). A list that lacks an item gives it
-nothing. Measured against reciprocal ranks and other normalisations: docs/decisions/0004-fusion.md.
+"An analysis of fusion functions for hybrid retrieval", doi:10.1145/3596512). An item that the
+dense list lacks is taken to be as far as the last one there: every item is some distance away, and so fusion does not
+depend on how many hits are asked for. One that the lexical list lacks shares no word that counts, and gets nothing.
+Measured against reciprocal ranks and other normalisations: docs/decisions/0004-fusion.md.
 """
 
 from collections.abc import Sequence
@@ -47,18 +49,21 @@ def fuse(dense: Sequence[Hit], lexical: Sequence[Hit], k: int) -> list[Fused]:
         list holds twice counts there once, at its better rank.
     """
     titles: dict[str, str] = {}
-    scores: dict[str, float] = {}
+    shares: dict[VectorName, dict[str, float]] = {VectorName.CONTENT: {}, VectorName.LEXICAL: {}}
+    floors: dict[VectorName, float] = {}
     sources: dict[str, list[Source]] = {}
     weighted = ((VectorName.CONTENT, dense, 1 - LEXICAL_WEIGHT), (VectorName.LEXICAL, lexical, LEXICAL_WEIGHT))
     for name, hits, weight in weighted:
-        best = hits[0].score if hits else 0.0
+        scale = weight / hits[0].score if hits and hits[0].score > 0 else 0.0
+        floor = max(hits[-1].score, 0.0) * scale if hits and name is VectorName.CONTENT else 0.0
         for rank, hit in enumerate(hits, 1):
             named = sources.setdefault(hit.id, [])
             if any(source.name is name for source in named):
                 continue
             named.append(Source(name, hit.score, rank))
             titles.setdefault(hit.id, hit.title)
-            share = max(hit.score, 0.0) / best if best > 0 else 0.0
-            scores[hit.id] = scores.get(hit.id, 0.0) + weight * share
+            shares[name][hit.id] = max(hit.score, 0.0) * scale
+        floors[name] = floor
+    scores = {item_id: sum(shares[name].get(item_id, floors[name]) for name, _, _ in weighted) for item_id in sources}
     fused = [Fused(item_id, scores[item_id], titles[item_id], tuple(named)) for item_id, named in sources.items()]
     return sorted(fused, key=lambda one: (-one.score, min(source.rank for source in one.sources), one.id))[:k]
