@@ -20,6 +20,7 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 from rich.table import Table
 
 import nearkin
+from nearkin.cli.printable import printable
 
 if TYPE_CHECKING:
     from nearkin.cli.prove_searchable import Proofs
@@ -170,7 +171,7 @@ async def _load(
 ) -> float:
     """Publish the older items on the bulk lane, and wait until the index holds them; how long it took."""
     from nearkin.client.lookup import ItemStatus
-    from nearkin.core.errors import Unavailable
+    from nearkin.core.errors import TemporaryError, Unavailable
 
     began = time.perf_counter()
     task = progress.add_task(f"{len(older)} items first sold before {HELD_BACK_FROM}, bulk lane", total=len(older))
@@ -184,7 +185,12 @@ async def _load(
     waiting = [one.id for one in older]
     moved = time.perf_counter()
     while waiting:
-        records = await lookups.items(waiting[:1000])
+        if publishing.done():
+            await publishing
+        try:
+            records = await lookups.items(waiting[:1000])
+        except TemporaryError:
+            records = []
         arrived = {one.id for one in records if one.status is ItemStatus.VISIBLE}
         if arrived:
             moved = time.perf_counter()
@@ -318,9 +324,9 @@ def _show(console: Console, figures: Figures, stack: "Stack") -> None:
 
 
 def _show_item(console: Console, shown: Shown) -> None:
-    table = Table("score", "id", "neighbour", title=f"new: {shown.title} ({shown.id})", title_justify="left")
+    table = Table("score", "id", "neighbour", title=printable(f"new: {shown.title} ({shown.id})"), title_justify="left")
     for near in shown.neighbours:
-        table.add_row(f"{near['score']:.4f}", near["id"], near["title"])
+        table.add_row(f"{near['score']:.4f}", near["id"], printable(near["title"]))
     console.print(table)
     if shown.older_id:
         console.print(

@@ -10,6 +10,7 @@ from rich.console import Console
 from rich.table import Table
 
 from nearkin.cli.find_refusals import Refusal, find_refusals
+from nearkin.cli.printable import printable
 from nearkin.cli.target import data_option, target
 from nearkin.core.errors import Unavailable
 
@@ -78,7 +79,8 @@ def _show(said: dict[str, Any], problem: str) -> None:
     for name, value in said.items():
         if name == "refusals" or value in (None, ""):
             continue
-        table.add_row(name.replace("_", " "), f"{value}: {_MEANING[value]}" if name == "status" else str(value))
+        shown = f"{value}: {_MEANING[value]}" if name == "status" else str(value)
+        table.add_row(name.replace("_", " "), printable(shown))
     console.print(table)
     for one in said["refusals"]:
         where = f"{one['field']}: " if one["field"] else ""

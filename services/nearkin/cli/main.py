@@ -4,6 +4,7 @@ Exit codes: 0 done, 1 a defect, 2 wrong usage or configuration, 3 something is u
 found, 130 interrupted. Only a defect shows a traceback.
 """
 
+import logging
 from typing import Any
 
 import click
@@ -50,6 +51,8 @@ class Commands(click.Group):
 
     def invoke(self, context: click.Context) -> Any:
         """Run the command that was chosen."""
+        # What kafka-python logs while it retries would stand around the one line that says what to do.
+        logging.getLogger("kafka").addHandler(logging.NullHandler())
         try:
             return super().invoke(context)
         except NearkinError as error:

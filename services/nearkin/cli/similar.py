@@ -9,6 +9,7 @@ import click
 from rich.console import Console
 from rich.table import Table
 
+from nearkin.cli.printable import printable
 from nearkin.cli.target import data_option, target
 from nearkin.core.filters import ItemFilter, PriceRange
 from nearkin.core.item import Availability, CategoryPath, Content
@@ -122,7 +123,8 @@ def similar(
     table = Table("", "id", "score", "title", *(["found by"] if explain else []))
     for rank, one in enumerate(found.neighbours, 1):
         sources = ", ".join(f"{s.name} #{s.rank} ({s.score:.3f})" for s in one.sources)
-        table.add_row(str(rank), one.id, f"{one.score:.4f}", one.title, *([sources] if explain else []))
+        found_by = [sources] if explain else []
+        table.add_row(str(rank), printable(one.id), f"{one.score:.4f}", printable(one.title), *found_by)
     console = Console()
     console.print(table if found.neighbours else "no item is similar under these conditions")
     console.print(f"from {found.collection}, bundle {found.bundle}", style="dim", highlight=False)
