@@ -10,6 +10,7 @@ from pathlib import Path
 
 import psutil
 import pytest
+from kafka import KafkaProducer
 
 from nearkin.embedded.endpoints import read_endpoints
 
@@ -50,6 +51,11 @@ def stop(process: subprocess.Popen[str]) -> int:
     return process.returncode
 
 
+def send_past_all_checks(folder: Path, key: bytes, value: bytes) -> None:
+    with KafkaProducer(bootstrap_servers=read_endpoints(folder / ".nearkin").kafka) as producer:
+        producer.send("items.v1", key=key, value=value).get(timeout=30)
+
+
 def wait_for(folder: Path, item_id: str, condition) -> dict:
     for _ in range(300):
         said = json.loads(nearkin(folder, "item", item_id, "--json", check=None).stdout or "{}")
@@ -82,6 +88,10 @@ def test_up_serves_every_command_and_keeps_the_index_over_a_restart(tmp_path):
         nearkin(tmp_path, "delete", "mug-1")
         wait_for(tmp_path, "mug-1", lambda said: said.get("status") == "deleted")
         nearkin(tmp_path, "item", "cup-0", check=4)
+        send_past_all_checks(tmp_path, b"broken", b'{"kind": "deleted", "id": "broken"}')
+        (refusal,) = wait_for(tmp_path, "broken", lambda said: said.get("refusals"))["refusals"]
+        assert refusal["reason"] == "missing_field"
+        assert refusal["origin"].startswith("items.v1[")
     finally:
         assert stop(up) == 0
     assert read_endpoints(tmp_path / ".nearkin") is None

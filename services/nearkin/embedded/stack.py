@@ -179,7 +179,7 @@ def _programs(
     async def prepare_broker(restart: bool) -> None:
         if restart:
             report("broker", "kept nothing over its end: topics are made again; publish again what was not indexed")
-        await asyncio.to_thread(_apply_topics, endpoints.kafka, settings)
+        await asyncio.to_thread(apply_embedded_topics, endpoints.kafka, settings)
 
     def service(name: str, module: str, follows: tuple[str, ...], **further: str) -> Program:
         listen = endpoints.metrics[name]
@@ -217,7 +217,7 @@ def _programs(
     return programs
 
 
-def _apply_topics(bootstrap: str, settings: Settings) -> None:
+def apply_embedded_topics(bootstrap: str, settings: Settings) -> None:
     """Make the topics; one that a quicker client made the broker make by itself, with other settings, is made anew."""
     applied = apply_topics(bootstrap, settings.items_partitions, replication=1)
     if applied.mismatches:
