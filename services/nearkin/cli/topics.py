@@ -3,10 +3,9 @@
 from pathlib import Path
 
 import click
-from rich.console import Console
-from rich.table import Table
 
 from nearkin.cli.target import data_option, target
+from nearkin.core.errors import Misconfigured
 from nearkin.ops.topics import TopicsReport, apply_topics, check_topics
 
 
@@ -32,13 +31,18 @@ def check(data: Path | None) -> None:
 
 
 def _tell(report: TopicsReport) -> None:
-    console = Console()
     if report.created:
-        console.print(f"made {', '.join(report.created)}", highlight=False)
-    if report.mismatches:
-        table = Table("topic", "setting", "is", "must be", "remedy")
-        for one in report.mismatches:
-            table.add_row(one.topic, one.setting, one.found, one.wanted, one.remedy)
-        console.print(table)
-    report.require()
-    console.print("every topic is as it must be")
+        click.echo(f"made {', '.join(report.created)}")
+    for name in report.missing:
+        click.echo(f"{name} is missing")
+    for one in report.mismatches:
+        click.echo(f"{one.topic}: {one.setting} is {one.found}, must be {one.wanted}")
+    if report.agrees:
+        click.echo("every topic is as it must be")
+        return
+    remedies = dict.fromkeys(one.remedy for one in report.mismatches)
+    if report.missing:
+        remedies["run `nearkin topics apply`"] = None
+    raise Misconfigured(
+        "the broker is not as the contract says", field="topics", remedy="; ".join(remedies), reason="topics"
+    )
