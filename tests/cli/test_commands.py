@@ -153,3 +153,8 @@ def test_refusals_of_an_item_are_found_by_its_key(broker):
     assert (refusal.reason, refusal.field, refusal.at_ms) == ("too_long", "content.title", 1_700_000_000_000)
     assert refusal.origin == "items.v1[2] offset 41"
     assert find_refusals(broker.bootstrap, "item-x") == []
+
+
+def test_help_keeps_lines_that_belong_together(nearkin):
+    assert "\n  4 input was refused or not found, 130 interrupted.\n" in nearkin("--help").output
+    assert '{"id": "1", "title": "Red mug"' in nearkin("publish", "--help").output

@@ -65,7 +65,7 @@ class Commands(click.Group):
 @click.group(cls=Commands, context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 110})
 @click.version_option(nearkin.__version__, prog_name="nearkin")
 def main() -> None:
-    r"""Find the items that are similar to an item, a moment after it was published.
+    """Find the items that are similar to an item, a moment after it was published.
 
     Start with `nearkin demo`, or with `nearkin up` in one terminal and the other commands in another: they find the
     running stack through its folder (.nearkin, or --data, or NEARKIN_UP_DATA). NEARKIN_KAFKA_BOOTSTRAP and
@@ -74,7 +74,7 @@ def main() -> None:
     \b
     Exit codes: 0 done, 1 a defect, 2 wrong usage or configuration, 3 something is unavailable,
     4 input was refused or not found, 130 interrupted.
-    """
+    """  # noqa: D301  # click reads \b
 
 
 for command in (demo, up, publish, delete, similar, item, topics):

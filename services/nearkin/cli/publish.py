@@ -77,7 +77,7 @@ class Outcomes:
 )
 @data_option
 def publish(files: tuple[str, ...], rate: float | None, bulk: bool, on_error: str, data: Path | None) -> None:
-    r"""Publish items or events from JSON Lines, plain or compressed (gzip, bzip2, xz); - is standard input.
+    """Publish items or events from JSON Lines, plain or compressed (gzip, bzip2, xz); - is standard input.
 
     A line is a whole event of the contract, or an item:
 
@@ -86,7 +86,7 @@ def publish(files: tuple[str, ...], rate: float | None, bulk: bool, on_error: st
 
     An item's versions are the time in milliseconds where it does not bring content_version and offer_version. Exits
     with 4 where a line was refused. Standard input cannot be read twice: there, stop ends at the first refused line.
-    """
+    """  # noqa: D301  # click reads \b
     console = Console(stderr=True)
     refusals = Refusals(console)
     if on_error == "stop":
