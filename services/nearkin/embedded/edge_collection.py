@@ -77,7 +77,7 @@ def _edge_config(request: wire.CreateCollection) -> edge.EdgeConfig:
         vectors=dense,
         sparse_vectors=sparse,
         on_disk_payload=True,
-        # Requests come one at a time and segments are few: more threads cost a third more processor time, and save none.
+        # Requests come one at a time, segments are few: more threads cost a third more processor time and save none.
         max_search_threads=1,
         hnsw_config=edge.HnswIndexConfig(
             m=HNSW.m, ef_construct=HNSW.ef_construct, full_scan_threshold=HNSW.full_scan_threshold
