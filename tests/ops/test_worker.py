@@ -117,6 +117,7 @@ def test_events_are_applied_in_the_order_of_their_partition_and_committed(stage)
         eventually(lambda: len(stage.applied()) >= 200, "all applied")
 
         assert stage.applied() == values
+        assert worker.metric("nearkin_skipped_offsets_total{") == 0
         eventually(lambda: stage.committed() == 200, "all committed")
 
 
@@ -313,6 +314,7 @@ def test_a_broker_that_freezes_for_a_while_costs_no_event(broker, stage, pause_s
 
         eventually(lambda: len(set(stage.applied())) == 200, "all applied")
         eventually(lambda: stage.committed() == 200, "all committed")
+        assert worker.metric("nearkin_skipped_offsets_total{") == 0
         assert worker.process.poll() is None
 
 

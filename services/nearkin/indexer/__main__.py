@@ -7,7 +7,7 @@ import os
 
 from prometheus_client import CollectorRegistry
 
-from nearkin.core.errors import Misconfigured, TemporaryError, Unavailable
+from nearkin.core.errors import Misconfigured, NearkinError, TemporaryError
 from nearkin.core.ports import ContentEncoder, ItemCollection
 from nearkin.encoders.bundle import load_encoder
 from nearkin.indexer.app import LANES, Lane, build
@@ -82,7 +82,7 @@ async def serve(settings: Settings, lane: Lane, encoder: ContentEncoder, metrics
 async def count_points(items: ItemCollection, metrics: Metrics) -> None:
     """Keep the collection's size in the metrics."""
     while True:
-        with contextlib.suppress(Unavailable):
+        with contextlib.suppress(NearkinError):
             counts = await items.count()
             metrics.index_points.labels(kind="items").set(counts.points)
             metrics.index_points.labels(kind="tombstones").set(counts.tombstones)

@@ -16,7 +16,7 @@ from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field
 
 from nearkin.contracts.events import ItemEvent, decode_item_event
-from nearkin.core.errors import InvalidEvent, NothingToEncode, TemporaryError, Unavailable
+from nearkin.core.errors import InvalidEvent, NearkinError, NothingToEncode, TemporaryError
 from nearkin.core.item import Content, ItemState, Versions, merge
 from nearkin.core.ports import ContentEncoder, IndexedItem, ItemCollection, ItemWrite, Search, Stored
 from nearkin.core.similarity import VectorName, Vectors
@@ -194,8 +194,8 @@ class IndexItems:
                     return  # so many items of equal content prove nothing either way
                 await asyncio.sleep(pause)
                 pause *= 2
-        except Unavailable:
-            pass
+        except NearkinError:
+            pass  # the writes meet the same trouble, and say so
         self._metrics.visible_unproved.inc()
 
 

@@ -77,6 +77,12 @@ class Metrics:
             "retries_total", "Tries repeated after a temporary failure, by the engine that failed.", ("engine",)
         )
         self.rebalances = self._counter("rebalances_total", "Times that partitions were assigned to this worker.")
+        self.skipped_offsets = self._counter(
+            "skipped_offsets_total",
+            "Offsets that were never delivered between two that were. A topic without transactions has none: more than "
+            "0 says that events may be missing from the index.",
+            ("topic",),
+        )
         self.waiting_events = self._gauge(
             "waiting_events", "Events on the broker, in this worker's partitions, that it has not acknowledged."
         )

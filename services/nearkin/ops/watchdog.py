@@ -3,6 +3,7 @@
 It runs in a thread with an event loop and a connection of its own, because what it guards against is exactly that the
 worker's loop, its consumer or its connection hangs. Work is a batch in flight, or events on the broker beyond what the
 worker has acknowledged. A worker that retries a temporary failure is alive: an index that is down is no reason to die.
+Since it asks the broker all the time, it is also who learns that the broker is away: the consumer retries in silence.
 """
 
 import asyncio
@@ -15,7 +16,11 @@ import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 
-from nearkin.ops.logs import fields
+from aiokafka import TopicPartition
+
+from nearkin.core.errors import Unavailable
+from nearkin.ops.ask_broker import ask_broker
+from nearkin.ops.logs import describe, fields
 from nearkin.ops.metrics import Metrics
 from nearkin.ops.process import EXIT_FAILED
 
@@ -89,6 +94,7 @@ class Watchdog(threading.Thread):
         progress: what the worker writes down.
         assigned: the partitions that the worker holds now; called from this thread.
         metrics: its `waiting_events` is set here.
+        heard: told after every question to the broker what was wrong, None where it answered; called from this thread.
         end: called with the verdict when the worker has stalled; ends the process.
     """
 
@@ -99,11 +105,12 @@ class Watchdog(threading.Thread):
         progress: Progress,
         assigned: Callable[[], frozenset[Place]],
         metrics: Metrics,
+        heard: Callable[[Unavailable | None], None],
         end: Callable[[str], None] | None = None,
     ) -> None:
         super().__init__(name="watchdog", daemon=True)
         self._brokers, self._timeout_s, self._progress = bootstrap, timeout_s, progress
-        self._assigned, self._metrics, self._end = assigned, metrics, end or exit_stalled
+        self._assigned, self._metrics, self._heard, self._end = assigned, metrics, heard, end or exit_stalled
         self._told = threading.Event()
 
     def stop(self) -> None:
@@ -118,8 +125,15 @@ class Watchdog(threading.Thread):
         judge = Judge(self._timeout_s)
         while not self._told.is_set():
             places = self._assigned()
-            ends = await self._ends(places)
-            if ends is not None:
+            ends: dict[Place, int] | None = None
+            try:
+                ends = await self._ends(places)
+            except Unavailable as error:
+                self._heard(error)
+            except Exception as error:  # the watchdog must outlive whatever a client library raises
+                self._heard(Unavailable("broker", f"it cannot be asked: {describe(error)}"))
+            else:
+                self._heard(None)
                 positions = dict(self._progress.positions)
                 waiting = sum(max(0, end - positions.get(place, 0)) for place, end in ends.items())
                 self._metrics.waiting_events.set(waiting)
@@ -129,22 +143,14 @@ class Watchdog(threading.Thread):
                 return
             await asyncio.to_thread(self._told.wait, min(5.0, self._timeout_s / 4))
 
-    async def _ends(self, places: frozenset[Place]) -> dict[Place, int] | None:
-        """The end offset of each partition; None where the broker does not answer."""
-        from aiokafka import AIOKafkaConsumer, TopicPartition
-        from aiokafka.errors import KafkaError
+    async def _ends(self, places: frozenset[Place]) -> dict[Place, int]:
+        """The end offset of each partition.
 
-        if not places:
-            return {}
-        asker = AIOKafkaConsumer(bootstrap_servers=self._brokers, request_timeout_ms=5000)
-        try:
-            async with asyncio.timeout(10):
-                await asker.start()
-                ends = await asker.end_offsets([TopicPartition(*place) for place in places])
-        except (KafkaError, OSError, TimeoutError):
-            return None
-        finally:
-            await asker.stop()
+        Raises:
+            Unavailable: the broker does not answer.
+        """
+        async with ask_broker(self._brokers, 10) as asker:
+            ends = await asker.end_offsets([TopicPartition(*place) for place in places]) if places else {}
         return {(place.topic, place.partition): int(end) for place, end in ends.items()}
 
 

@@ -25,6 +25,7 @@ from yarl import URL
 
 from nearkin.contracts.topics import Topic
 from nearkin.core.errors import InvalidEvent, Misconfigured, PermanentError, TemporaryError, Unavailable
+from nearkin.ops.ask_broker import ask_broker
 from nearkin.ops.failures import Stopped, dead_letter, engine_of, patiently
 from nearkin.ops.health import Health
 from nearkin.ops.logs import describe, fields
@@ -88,6 +89,7 @@ class Worker:
         self._progress = Progress()
         self._poisoned = 0
         self._places: frozenset[Place] = frozenset()
+        self._delivered: dict[Place, tuple[int | None, int]] = {}
         self._app: _App | None = None
         self._producer: AIOKafkaProducer | None = None
 
@@ -115,6 +117,7 @@ class Worker:
             self._progress,
             self._assigned,
             self._metrics,
+            self._broker_heard,
         )
         started = asyncio.create_task(app.start())
         working = asyncio.create_task(self._work())
@@ -175,15 +178,8 @@ class Worker:
         Raises:
             Unavailable: it does not.
         """
-        asker = AIOKafkaConsumer(bootstrap_servers=self._settings.kafka_bootstrap)
-        try:
-            async with asyncio.timeout(15):
-                await asker.start()
-                present = await asker.topics()
-        except (KafkaError, OSError, TimeoutError) as error:
-            raise Unavailable("broker", f"{self._settings.kafka_bootstrap} does not answer") from error
-        finally:
-            await asker.stop()
+        async with ask_broker(self._settings.kafka_bootstrap, 15) as asker:
+            present = await asker.topics()
         missing = [name for pair in self._dead_letter_topics.items() for name in pair if name not in present]
         if missing:
             raise Unavailable("broker", f"it has no topic {', '.join(missing)}; `nearkin topics apply` makes them")
@@ -191,6 +187,15 @@ class Worker:
     def _broker_failed(self, error: TemporaryError) -> None:
         self._failed(error)
         self._health.waits("broker", str(error))
+
+    def _broker_heard(self, problem: Unavailable | None) -> None:
+        """Say whether the broker answers; called from the watchdog's thread."""
+        if problem is None:
+            self._health.ready("broker")
+            return
+        self._metrics.retries.labels(engine=engine_of(problem)).inc()
+        self._health.waits("broker", str(problem))
+        log.warning("the broker is away, asking again", extra=fields(engine=engine_of(problem), problem=str(problem)))
 
     def _failed(self, error: TemporaryError) -> None:
         self._progress.retried_at = time.monotonic()
@@ -236,7 +241,21 @@ class Worker:
     async def _receive(self, stream: StreamT[Any]) -> None:
         """The agent: events into the inbox, which holds it back when it is full."""
         async for event in stream.noack().events():  # type: ignore[attr-defined]  # Stream has it, StreamT does not
+            self._look_for_gap(event)
             await self._inbox.put(event)
+
+    def _look_for_gap(self, event: EventT[Any]) -> None:
+        """Faust takes an offset that it never saw for one that never was, and commits past it: that must be told."""
+        message = event.message
+        place, generation = (message.topic, message.partition), message.generation_id
+        known = self._delivered.get(place)
+        self._delivered[place] = (generation, message.offset)
+        if known is not None and known[0] == generation and message.offset > known[1] + 1:
+            self._metrics.skipped_offsets.labels(topic=message.topic).inc(message.offset - known[1] - 1)
+            log.error(
+                "offsets were skipped",
+                extra=fields(topic=message.topic, partition=message.partition, after=known[1], next=message.offset),
+            )
 
     async def _on_assigned(self, _app: object, assigned: Iterable[TP], **_: object) -> None:
         self._places = frozenset((place.topic, place.partition) for place in assigned)
