@@ -1,0 +1,22 @@
+"""What the tests of faults share: real parts in a folder of their own, and the encoder that they use."""
+
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from faults.running_parts import Parts
+from nearkin.core.ports import ContentEncoder
+from nearkin.encoders.bundle import load_encoder
+
+
+@pytest.fixture
+def parts(tmp_path: Path) -> Iterator[Parts]:
+    with Parts(tmp_path / "parts") as running:
+        yield running
+
+
+@pytest.fixture(scope="session")
+def encoder() -> ContentEncoder:
+    """The encoder of the default bundle, as the indexers have it."""
+    return load_encoder(None, threads=1)
