@@ -26,6 +26,9 @@ from nearkin.ops.record import Record, Rejected
 #: Rounds of read, merge and write before a contended batch waits like after any other temporary failure.
 ROUNDS = 5
 
+#: Writes under way together.
+WRITES_AT_A_TIME = 2
+
 #: A sampled item is looked for among so many nearest: items of equal content are equally near to it.
 VISIBLE_AMONG = 32
 
@@ -136,12 +139,25 @@ class IndexItems:
         return encoded
 
     async def _write(self, items: list["_Item"], vectors: dict[str, Vectors | NothingToEncode]) -> frozenset[str]:
-        """Write what changed, in order and in small batches; the ids that somebody else changed first."""
+        """Write what changed, in small batches; the ids that somebody else changed first.
+
+        Two batches are under way at a time: one is made ready while the index applies the other. Their items differ,
+        so their order does not matter.
+        """
+        free = asyncio.Semaphore(WRITES_AT_A_TIME)
+
+        async def write(some: list[_Item]) -> frozenset[str]:
+            async with free:
+                indexed_at = int(self._now() * 1000)
+                return await self._items.write([item.write(vectors, indexed_at) for item in some])
+
+        starts = range(0, len(items), self._write_batch)
+        batches = (items[start : start + self._write_batch] for start in starts)
         lost: frozenset[str] = frozenset()
-        for start in range(0, len(items), self._write_batch):
-            indexed_at = int(self._now() * 1000)
-            writes = [item.write(vectors, indexed_at) for item in items[start : start + self._write_batch]]
-            lost |= await self._items.write(writes)
+        for outcome in await asyncio.gather(*map(write, batches), return_exceptions=True):
+            if isinstance(outcome, BaseException):
+                raise outcome
+            lost |= outcome
         return lost
 
     def _count(
