@@ -50,11 +50,10 @@ def make_stream(seed: int, items: int, repeated: float = 0.2) -> list[Event]:
     """A shuffled stream of the histories of some products.
 
     Args:
-        seed: the same seed gives the same stream; printed, so that a failing test can be repeated.
+        seed: the same seed gives the same stream.
         items: how many products.
         repeated: the share of events that come twice.
     """
-    print(f"stream: seed {seed}, {items} items")
     draw = random.Random(seed)
     events = [event for item in draw.sample(load_catalogue(), items) for event in _history(item, draw)]
     stream = [*events, *draw.sample(events, int(len(events) * repeated))]

@@ -54,6 +54,10 @@ class Part:
         folder: where its log lies.
         environment: what is set beside this process's own environment.
         metrics: host:port of its /metrics and /ready, where it has them.
+
+    Attributes:
+        log: what it wrote, over all its starts.
+        options: more arguments for its next start.
     """
 
     def __init__(
@@ -61,6 +65,7 @@ class Part:
     ) -> None:
         self.name, self.metrics_address = name, metrics
         self.log = folder / f"{name}.log"
+        self.options: Sequence[str] = ()
         self._command, self._environment = command, environment
         self._process: subprocess.Popen[bytes] | None = None
 
@@ -72,7 +77,7 @@ class Part:
     def start(self) -> None:
         with self.log.open("ab") as log:
             self._process = subprocess.Popen(
-                leashed(self._command),
+                leashed([*self._command, *self.options]),
                 stdin=subprocess.DEVNULL,
                 stdout=log,
                 stderr=log,

@@ -31,12 +31,11 @@ ANCHOR = Content(title="WHITE HANGING HEART T-LIGHT HOLDER")
 
 
 async def test_a_supervised_stack_survives_kills_of_every_part_that_keeps_something(
-    tmp_path: Path, encoder: ContentEncoder
+    tmp_path: Path, encoder: ContentEncoder, seed: int
 ) -> None:
-    seed = random.randrange(10**6)
-    stream = make_stream(seed, items=600)
+    stream = make_stream(seed, items=800)
     draw = random.Random(seed)
-    victims = ["indexer-live", "index", "lookup"] * 2 + ["indexer-bulk", "index"]
+    victims = ["indexer-live", "index"] * 3 + ["lookup", "indexer-bulk"] * 2
     draw.shuffle(victims)
     print(f"victims: {victims}")
 
@@ -49,9 +48,11 @@ async def test_a_supervised_stack_survives_kills_of_every_part_that_keeps_someth
                 for start in range(at * share, min((at + 1) * share, len(stream)), 40):
                     events = stream[start : min(start + 40, (at + 1) * share)]
                     await asyncio.to_thread(streams.publish, events, draw.choice([ITEMS, ITEMS, ITEMS_BULK]))
-                await asyncio.sleep(draw.uniform(0, 1.5))
+                # A start takes seconds: some deaths meet a process that starts, most meet one that works.
+                await asyncio.sleep(draw.uniform(0, 6))
                 await _kill(stack.supervisor, victim)
             await asyncio.to_thread(streams.until_drained)
+            assert not answers.done(), answers.exception()
         finally:
             answers.cancel()
             await asyncio.wait({answers})
@@ -63,9 +64,9 @@ async def test_a_supervised_stack_survives_kills_of_every_part_that_keeps_someth
 
 
 def test_when_one_of_two_indexers_is_killed_the_other_takes_its_partitions_over(
-    parts: Parts, encoder: ContentEncoder
+    parts: Parts, encoder: ContentEncoder, seed: int
 ) -> None:
-    stream = make_stream(random.randrange(10**6), items=300)
+    stream = make_stream(seed, items=300)
     other = parts.indexer("live", "indexer-live-2")
     parts.start(parts.broker, parts.index)
     parts.start(parts.live, other)
@@ -80,8 +81,7 @@ def test_when_one_of_two_indexers_is_killed_the_other_takes_its_partitions_over(
     assert parts.live.runs
 
 
-def test_nothing_is_acknowledged_that_the_index_does_not_hold(parts: Parts, encoder: ContentEncoder) -> None:
-    seed = random.randrange(10**6)
+def test_nothing_is_acknowledged_that_the_index_does_not_hold(parts: Parts, encoder: ContentEncoder, seed: int) -> None:
     stream = make_stream(seed, items=400)
     draw = random.Random(seed)
     parts.start(parts.broker, parts.index)

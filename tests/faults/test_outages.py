@@ -1,7 +1,6 @@
 """An engine that is away, from the start or in the middle: services wait, say so, and lose nothing."""
 
 import asyncio
-import random
 import time
 from collections.abc import Callable
 
@@ -17,9 +16,9 @@ pytestmark = [pytest.mark.slow, pytest.mark.timeout(400)]
 
 
 def test_services_that_start_before_their_engines_wait_say_so_and_begin_when_these_are_there(
-    parts: Parts, encoder: ContentEncoder
+    parts: Parts, encoder: ContentEncoder, seed: int
 ) -> None:
-    stream = make_stream(random.randrange(10**6), items=60)
+    stream = make_stream(seed, items=60)
     parts.start(parts.live, parts.lookup, ready=False)
     _until_told(parts.live, "index")
     until(lambda: parts.lookup.waits_for("index"), "the look-up says that it waits for the index")
@@ -66,9 +65,13 @@ def _start_index(parts: Parts) -> None:
     ],
 )
 def test_an_index_that_goes_away_is_waited_for_and_nothing_is_acknowledged_meanwhile(
-    parts: Parts, encoder: ContentEncoder, take_away: Callable[[Parts], None], bring_back: Callable[[Parts], None]
+    parts: Parts,
+    encoder: ContentEncoder,
+    seed: int,
+    take_away: Callable[[Parts], None],
+    bring_back: Callable[[Parts], None],
 ) -> None:
-    stream = make_stream(random.randrange(10**6), items=150)
+    stream = make_stream(seed, items=150)
     half = len(stream) // 2
     parts.start(parts.broker, parts.index)
     parts.start(parts.live, parts.lookup)
@@ -87,6 +90,33 @@ def test_an_index_that_goes_away_is_waited_for_and_nothing_is_acknowledged_meanw
     bring_back(parts)
     parts.streams.until_drained("live")
     until(lambda: parts.live.is_ready and parts.lookup.is_ready, "both are ready again")
+    parts.look_inside(lambda items: require_exactly(items, reference(stream), encoder))
+
+
+def test_an_index_without_disk_space_takes_nothing_more_and_goes_on_once_there_is_space(
+    parts: Parts, encoder: ContentEncoder, seed: int
+) -> None:
+    stream = make_stream(seed, items=100)
+    half = len(stream) // 2
+    parts.start(parts.broker, parts.index)
+    parts.start(parts.live, parts.lookup)
+    parts.streams.publish(stream[:half])
+    parts.streams.until_drained("live")
+    acknowledged = parts.streams.committed("live")
+
+    parts.index.stop()
+    parts.index.options = ("--min-free-mib", str(2**30))
+    parts.start(parts.index)
+    until(lambda: parts.lookup.is_ready, "look-ups are served from what is there")
+    parts.streams.publish(stream[half:])
+    until(lambda: "No space left" in parts.live.waits_for("engine"), "the indexer says what is wrong")
+    assert parts.streams.committed("live") == acknowledged
+
+    parts.index.stop()
+    parts.index.options = ()
+    parts.start(parts.index)
+    parts.streams.until_drained("live")
+    until(lambda: parts.live.is_ready, "the indexer is ready again")
     parts.look_inside(lambda items: require_exactly(items, reference(stream), encoder))
 
 
@@ -114,10 +144,14 @@ def _resume_broker(parts: Parts) -> None:
     ],
 )
 def test_a_broker_that_goes_away_under_load_and_comes_back_costs_nothing_but_time(
-    parts: Parts, encoder: ContentEncoder, take_away: Callable[[Parts], None], bring_back: Callable[[Parts], None]
+    parts: Parts,
+    encoder: ContentEncoder,
+    seed: int,
+    take_away: Callable[[Parts], None],
+    bring_back: Callable[[Parts], None],
 ) -> None:
     """Longer than a session of the group lasts."""
-    stream = make_stream(random.randrange(10**6), items=400)
+    stream = make_stream(seed, items=400)
     parts.start(parts.broker, parts.index)
     parts.start(parts.live)
     parts.streams.publish(stream[: len(stream) // 2])
