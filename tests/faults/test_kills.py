@@ -86,15 +86,17 @@ def test_nothing_is_acknowledged_that_the_index_does_not_hold(parts: Parts, enco
     draw = random.Random(seed)
     parts.start(parts.broker, parts.index)
     parts.start(parts.live)
-    rounds = 4
-    share = len(stream) // rounds + 1
-    for start in range(0, len(stream), share):
-        parts.streams.publish(stream[start : start + share])
-        first, second = draw.sample([parts.live, parts.index], 2)
-        # Somewhere between before the first batch and after the last one.
-        time.sleep(draw.uniform(0, 1.5))
+    deaths = [(parts.live, parts.index), (parts.index, parts.live)] * 2
+    draw.shuffle(deaths)
+    share = len(stream) // len(deaths) + 1
+    for start, (first, second) in zip(range(0, len(stream), share), deaths, strict=True):
+        middle = start + share // 2
+        parts.streams.publish(stream[start:middle])
+        time.sleep(draw.uniform(0, 1))
         first.kill()
-        time.sleep(draw.uniform(0, 1.5))
+        parts.streams.publish(stream[middle : start + share])
+        # Offsets are committed once a second: long enough for one too many.
+        time.sleep(draw.uniform(0.5, 2.5))
         second.kill()
         acknowledged = _acknowledged(parts.streams)
         parts.start(parts.index)
