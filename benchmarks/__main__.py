@@ -1,6 +1,6 @@
 """`make bench`: every measurement, one after another; readable tables here, JSON in benchmarks/results.
 
-    python -m benchmarks [NAME ...]
+python -m benchmarks [NAME ...]
 """
 
 import subprocess

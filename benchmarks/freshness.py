@@ -85,6 +85,7 @@ async def measure(
                 return
             live = stack.endpoints.metrics["indexer-live"]
             before = await asyncio.to_thread(read_counts, live)
+            used, began = processor(), time.perf_counter()
             proofs, stop = Proofs(), asyncio.Event()
             following = asyncio.create_task(proofs.follow(lookups))
             async with LookupClient(stack.endpoints.lookup) as others:
@@ -98,6 +99,8 @@ async def measure(
                 if lookups_rate:
                     figures["lookups"] = (await load_).as_json()
                 load_.cancel()
+            took = time.perf_counter() - began
+            figures["cores_used"] = {name: round((now - used[name]) / took, 3) for name, now in processor().items()}
             if following.done():
                 following.result()
             following.cancel()
@@ -186,6 +189,17 @@ def encode_seconds(address: str) -> float:
 
 def memory() -> dict[str, float]:
     """Resident megabytes of each program of the stack."""
+    return {name: round(one.memory_info().rss / 1e6, 1) for name, one in programs().items()}
+
+
+def processor() -> dict[str, float]:
+    """Processor seconds that each program has used so far, this one as `benchmark`."""
+    times = {name: one.cpu_times() for name, one in (programs() | {"benchmark": psutil.Process()}).items()}
+    return {name: one.user + one.system for name, one in times.items()}
+
+
+def programs() -> dict[str, psutil.Process]:
+    """The programs of the stack by name."""
     names = {
         "nearkin.embedded.index_owner": "index",
         "nearkin.lookup": "lookup",
@@ -193,15 +207,15 @@ def memory() -> dict[str, float]:
         "tansu": "broker",
         "redis-server": "redis",
     }
-    used: dict[str, float] = {}
+    found: dict[str, psutil.Process] = {}
     for process in psutil.Process().children(recursive=True):
         command = " ".join(process.cmdline())
         name = next((short for part, short in names.items() if part in command), "")
         if name == "indexer":
             name = f"indexer-{process.environ().get('NEARKIN_INDEXER_LANE', '')}"
-        if name:
-            used[name] = max(used.get(name, 0.0), round(process.memory_info().rss / 1e6, 1))
-    return used
+        if name and (name not in found or process.memory_info().rss > found[name].memory_info().rss):
+            found[name] = process
+    return found
 
 
 def vars_of(latencies: Latencies) -> dict[str, Any]:
@@ -231,6 +245,7 @@ def show(figures: dict[str, Any]) -> None:
         print("failed look-ups:", figures["lookups"]["failures"])
     columns = ("count", "p50", "p90", "p95", "p99", "max")
     print_table("milliseconds", ("what", *columns), [(name, *(one.get(c, "") for c in columns)) for name, one in rows])
+    print("cores used meanwhile:", figures["cores_used"], "in all", round(sum(figures["cores_used"].values()), 2))
     print("not proved:", figures["published_to_visible"]["not_proved"])
     stages = [
         (name, one["count"], round(1000 * one["p50"], 1), round(1000 * one["p95"], 1))

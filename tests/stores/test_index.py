@@ -9,7 +9,7 @@ import pytest
 from nearkin.core.errors import Misconfigured, Unavailable
 from nearkin.core.filters import ItemFilter, PriceRange
 from nearkin.core.item import Availability, Content, Offer, Price, Status, Versions, merge, upserted
-from nearkin.core.ports import IndexCounts, ItemCollection, ItemIndex, ItemWrite, Search, Stored
+from nearkin.core.ports import IndexCounts, IndexedItem, ItemCollection, ItemIndex, ItemWrite, Search, Stored
 from nearkin.core.similarity import SparseVector, VectorName
 from nearkin.ops.settings import Settings
 from nearkin.stores.qdrant import connect
@@ -233,6 +233,23 @@ class TestSearching:
         assert [hit.id for hit in hits] == ["near", "middle", "far"]
         assert [hit.title for hit in hits] == ["title of near", "title of middle", "title of far"]
         assert hits[0].score == pytest.approx(NEAR.content[0], abs=1e-3)
+
+    async def test_hits_carry_the_title_of_now_after_every_kind_of_change(self, items: ItemCollection) -> None:
+        def retitled(title: str, version: int) -> IndexedItem:
+            return indexed(upserted("b", Content(title=title), version))
+
+        async def titles() -> list[str]:
+            (hits,) = await items.search([Search(VectorName.CONTENT, "a", 10)])
+            return [hit.title for hit in hits]
+
+        await items.write([insert("a", NEAR), insert("b", NEAR, 1, Content(title="first"))])
+        assert await titles() == ["first"]
+        await items.write([ItemWrite(retitled("second", 2), Versions(content=1), Stored.VECTORS)])
+        assert await titles() == ["second"]
+        await items.write([ItemWrite(retitled("third", 3), Versions(content=2), FAR)])
+        assert await titles() == ["third"]
+        await items.write([delete(retitled("third", 3).state, 4)])
+        assert await titles() == []
 
     async def test_the_anchor_is_never_its_own_neighbour(self, items: ItemCollection) -> None:
         await items.write([insert("a", NEAR), insert("twin", NEAR), insert("far", FAR)])

@@ -1,7 +1,8 @@
 """Proves from outside that items can be found: a search by an item's content must return the item itself.
 
 Searching for every item all the time would slow down what is measured. So a cheap question, asked every few
-milliseconds for all items that wait (`GetItems`), says when a search may succeed; only then is it made. An item counts
+milliseconds for all items that wait (`GetItems`), says when a search may succeed; only then is it made, by meaning alone
+(the point is written whole, so what one of its vectors finds is found by both). An item counts
 as visible when that search's answer is here, so the time is late by at most one interval and one answer, never early.
 """
 
@@ -12,6 +13,7 @@ from dataclasses import dataclass, field
 from nearkin.client.lookup import ItemStatus, LookupClient
 from nearkin.core.errors import TemporaryError
 from nearkin.core.item import Content
+from nearkin.core.retrieval import Retrieval
 
 #: How often items that wait are asked for.
 POLL_S = 0.005
@@ -70,7 +72,7 @@ class Proofs:
         content, published_at = self.waiting[item_id]
         self.searches += 1
         try:
-            answer = await lookups.similar(content=content, k=10)
+            answer = await lookups.similar(content=content, k=10, retrieval=Retrieval.DENSE)
         except TemporaryError:
             return
         now = time.perf_counter()

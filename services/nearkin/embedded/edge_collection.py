@@ -6,7 +6,7 @@ survives the death of the process; syncing the log's files makes it survive the 
 """
 
 import shutil
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -17,6 +17,7 @@ from qdrant_client import grpc as wire
 
 from nearkin.embedded.edge_messages import (
     FilterReader,
+    PointId,
     Refused,
     bad_request,
     from_payload_map,
@@ -30,6 +31,7 @@ from nearkin.embedded.edge_messages import (
     unsupported,
     vector_selection,
 )
+from nearkin.embedded.hit_payloads import HitPayloads
 from nearkin.embedded.owned_folder import sync_folder, write_durably
 
 #: After so many updates of a point the segments are flushed and the log is shortened: half a second of a restart.
@@ -136,6 +138,7 @@ class EdgeCollection:
         self._shard = edge.EdgeShard.load(str(folder / "shard"))
         self.unsynced = False
         self._unflushed = 0
+        self._payloads = HitPayloads(self._read_hits)
         self._read_indexes()
 
     @classmethod
@@ -216,45 +219,49 @@ class EdgeCollection:
 
     def create_field_index(self, request: wire.CreateFieldIndexCollection) -> None:
         """Index a payload field."""
-        self._update(edge.UpdateOperation.create_field_index(request.field_name, _index_params(request)))
+        self._update(edge.UpdateOperation.create_field_index(request.field_name, _index_params(request)), [])
         self._read_indexes()
 
     def upsert(self, upsert: wire.UpsertPoints | wire.PointsUpdateOperation.PointStructList) -> None:
         """Write points whole; with a filter, a point that exists is written only where it matches."""
+        points = [self._point(point) for point in upsert.points]
         self._update(
             edge.UpdateOperation.upsert_points(
-                [self._point(point) for point in upsert.points],
+                points,
                 condition=self._filters.read(upsert.update_filter) if upsert.HasField("update_filter") else None,
                 update_mode=_UPDATE_MODES[upsert.update_mode],
             ),
-            points=len(upsert.points),
+            [point.id for point in points],
         )
 
     def overwrite_payload(self, payload: Any, selector: wire.PointsSelector) -> None:
         """Replace the whole payload of the points that are selected."""
         if selector.WhichOneof("points_selector_one_of") == "filter":
             filter_ = self._filters.read(selector.filter)
-            self._update(edge.UpdateOperation.overwrite_payload_by_filter(filter_, from_payload_map(payload)))
+            operation = edge.UpdateOperation.overwrite_payload_by_filter(filter_, from_payload_map(payload))
+            self._update(operation, _ids_of(selector.filter))
         else:
             ids = [from_point_id(identity) for identity in selector.points.ids]
-            self._update(edge.UpdateOperation.overwrite_payload(ids, from_payload_map(payload)))
+            self._update(edge.UpdateOperation.overwrite_payload(ids, from_payload_map(payload)), ids)
 
     def set_payload(self, payload: Any, selector: wire.PointsSelector) -> None:
         """Set some fields of the payload of the points that are selected."""
         if selector.WhichOneof("points_selector_one_of") == "filter":
             filter_ = self._filters.read(selector.filter)
-            self._update(edge.UpdateOperation.set_payload_by_filter(filter_, from_payload_map(payload)))
+            operation = edge.UpdateOperation.set_payload_by_filter(filter_, from_payload_map(payload))
+            self._update(operation, _ids_of(selector.filter))
         else:
             ids = [from_point_id(identity) for identity in selector.points.ids]
-            self._update(edge.UpdateOperation.set_payload(ids, from_payload_map(payload)))
+            self._update(edge.UpdateOperation.set_payload(ids, from_payload_map(payload)), ids)
 
     def delete_points(self, selector: wire.PointsSelector) -> None:
         """Remove the points that are selected."""
         if selector.WhichOneof("points_selector_one_of") == "filter":
-            self._update(edge.UpdateOperation.delete_points_by_filter(self._filters.read(selector.filter)))
+            operation = edge.UpdateOperation.delete_points_by_filter(self._filters.read(selector.filter))
+            self._update(operation, _ids_of(selector.filter))
         else:
             ids = [from_point_id(identity) for identity in selector.points.ids]
-            self._update(edge.UpdateOperation.delete_points(ids))
+            self._update(edge.UpdateOperation.delete_points(ids), ids)
 
     def get(self, request: wire.GetPoints) -> list[wire.RetrievedPoint]:
         """Points by their ids; ids that are not held are left out."""
@@ -289,7 +296,23 @@ class EdgeCollection:
     def query(self, requests: Sequence[wire.QueryPoints]) -> list[list[wire.ScoredPoint]]:
         """Nearest neighbours for each request."""
         answers = self._shard.query_batch(edge.QueryBatchRequest([self._query(request) for request in requests]))
-        return [[_scored(point) for point in answer] for answer in answers]
+        return [self._hits(request, answer) for request, answer in zip(requests, answers, strict=True)]
+
+    def _hits(self, request: wire.QueryPoints, answer: Sequence[Any]) -> list[wire.ScoredPoint]:
+        if not _asks_fields_alone(request):
+            return [_scored(point) for point in answer]
+        known = self._payloads.of([point.id for point in answer], list(request.with_payload.include.fields))
+        hits = []
+        for point in answer:
+            if (hit := known.get(point.id)) is not None:
+                hit.score, hit.version = point.score, point.version
+                hits.append(hit)
+        return hits
+
+    def _read_hits(self, ids: Sequence[PointId], fields: Sequence[str]) -> Iterator[tuple[PointId, bytes]]:
+        for record in self._shard.retrieve(list(ids), with_payload=list(fields), with_vector=False):
+            hit = wire.ScoredPoint(id=to_point_id(record.id), payload=to_payload_map(record.payload))
+            yield record.id, hit.SerializeToString()
 
     def _query(self, request: wire.QueryPoints) -> edge.QueryRequest:
         if request.prefetch or request.query.WhichOneof("variant") != "nearest":
@@ -307,7 +330,7 @@ class EdgeCollection:
             limit=request.limit if request.HasField("limit") else 10,
             offset=request.offset,
             query=edge.Query.Nearest(vector, using=request.using),
-            with_payload=payload_selection(request.with_payload),
+            with_payload=False if _asks_fields_alone(request) else payload_selection(request.with_payload),
             with_vector=vector_selection(request.with_vectors),
             filter=self._filters.read(filter_),
             score_threshold=request.score_threshold if request.HasField("score_threshold") else None,
@@ -342,9 +365,14 @@ class EdgeCollection:
         elif len(vector) != self._dimensions[name]:
             raise bad_request(f"Vector dimension error: expected dim: {self._dimensions[name]}, got {len(vector)}")
 
-    def _update(self, operation: edge.UpdateOperation, points: int = 1) -> None:
+    def _update(self, operation: edge.UpdateOperation, ids: Sequence[PointId] | None) -> None:
+        """Apply an operation on these points; None where it may be on any."""
         self.unsynced = True
-        self._unflushed += points
+        self._unflushed += len(ids) if ids else 1
+        if ids is None:
+            self._payloads.forget_all()
+        else:
+            self._payloads.forget(ids)
         self._shard.update(operation)
 
     def _read_indexes(self) -> None:
@@ -357,6 +385,20 @@ _UPDATE_MODES: Mapping[int, edge.UpdateMode] = {
     wire.UpdateMode.InsertOnly: edge.UpdateMode.InsertOnly,
     wire.UpdateMode.UpdateOnly: edge.UpdateMode.UpdateOnly,
 }
+
+
+def _asks_fields_alone(request: wire.QueryPoints) -> bool:
+    """Whether a query wants some payload fields and no vectors, as look-ups do."""
+    vectors = request.with_vectors.WhichOneof("selector_options") == "include" or request.with_vectors.enable
+    return request.with_payload.WhichOneof("selector_options") == "include" and not vectors
+
+
+def _ids_of(filter_: wire.Filter) -> list[PointId] | None:
+    """The only points that a filter can match, where it says so itself; None where it may match any."""
+    for condition in filter_.must:
+        if condition.WhichOneof("condition_one_of") == "has_id":
+            return [from_point_id(identity) for identity in condition.has_id.has_id]
+    return None
 
 
 def _retrieved(record: Any) -> wire.RetrievedPoint:

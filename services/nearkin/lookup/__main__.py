@@ -26,6 +26,7 @@ log = logging.getLogger("nearkin.lookup")
 
 def main() -> int:
     """Run until a signal says to stop."""
+    logs.configure(Settings.model_construct(), "lookup")  # so that a wrong setting can be told
     try:
         settings = load_settings()
         logs.configure(settings, "lookup")
