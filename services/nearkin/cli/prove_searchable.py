@@ -1,9 +1,9 @@
 """Proves from outside that items can be found: a search by an item's content must return the item itself.
 
 Searching for every item all the time would slow down what is measured. So a cheap question, asked every few
-milliseconds for all items that wait (`GetItems`), says when a search may succeed; only then is it made, by meaning alone
-(the point is written whole, so what one of its vectors finds is found by both). An item counts
-as visible when that search's answer is here, so the time is late by at most one interval and one answer, never early.
+milliseconds for all items that wait (`GetItems`), says when a search may succeed; only then is it made, by meaning
+alone: a point is written whole, so what one of its vectors finds is found by both. An item counts as visible when that
+search's answer is here, so the time is late by at most one interval and one answer, never early.
 """
 
 import asyncio
