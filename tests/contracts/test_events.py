@@ -275,6 +275,15 @@ class TestProducing:
             encode_upserted("i", Content(), 1, event_id="e", occurred_at=NOW, offer=Offer())
 
 
+@pytest.mark.parametrize(
+    "value", [b"\xef\xbb\xbf{}", "{}".encode("utf-16-le"), "{}".encode("utf-16-be"), "{}".encode("utf-32-le")]
+)
+def test_what_another_parser_would_guess_to_be_json_is_not(value: bytes) -> None:
+    with pytest.raises(InvalidEvent) as caught:
+        read_item_event(value)
+    assert caught.value.reason == "not_json"
+
+
 ODD: list[Any] = [
     *(None, True, 0, -1, 2**53, 10**400, 5.5, -0.0, 1e308, float("nan"), float("inf"), "", " ", "\x00", "*", "a=b"),
     *("\ud800", "\udc00x", SECRET, SECRET * 9_999, [], {}, [[]], [None], {"": {}}, {SECRET: SECRET}, [SECRET] * 300),

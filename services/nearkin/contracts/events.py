@@ -399,7 +399,8 @@ def _broken_syntax(value: bytes) -> InvalidEvent:
     """Tell apart what Python's parser takes and JSON does not: NaN and lone surrogates; all else is not JSON."""
     constants: list[str] = []
     try:
-        json.loads(value, parse_constant=constants.append, parse_int=len, parse_float=len)
+        # As text: of bytes, Python would guess UTF-16 and take a byte order mark, which JSON does not have.
+        json.loads(value.decode(), parse_constant=constants.append, parse_int=len, parse_float=len)
     except RecursionError:
         return _refused("too_deep", "", "the event is nested too deeply")
     except ValueError:
