@@ -1,4 +1,10 @@
-from nearkin.ops.watchdog import Judge, Progress
+import contextlib
+
+from prometheus_client import CollectorRegistry
+
+from nearkin.ops import watchdog
+from nearkin.ops.metrics import Metrics
+from nearkin.ops.watchdog import Judge, Progress, Watchdog
 
 HERE = ("items.v1", 0)
 
@@ -52,3 +58,27 @@ def test_time_without_a_broker_is_not_held_against_the_worker():
 
     assert judge.verdict(15, progress, {HERE: 7}) == ""
     assert judge.verdict(26, progress, {HERE: 7}) != ""
+
+
+async def test_what_retention_has_removed_is_no_work_that_waits(monkeypatch):
+    emptied = ("items.v1", 1)
+
+    class Asker:
+        async def beginning_offsets(self, partitions):
+            return {one: 0 if one == HERE else 9 for one in partitions}
+
+        async def end_offsets(self, partitions):
+            return dict.fromkeys(partitions, 9)
+
+    @contextlib.asynccontextmanager
+    async def ask_broker(bootstrap, timeout_s):
+        yield Asker()
+
+    monkeypatch.setattr(watchdog, "ask_broker", ask_broker)
+    watching = Watchdog("b:9092", 10, Progress(), frozenset, Metrics(CollectorRegistry()), lambda _: None)
+
+    ends = await watching._ends(frozenset({HERE, emptied}))
+
+    assert ends == {HERE: 9, emptied: 0}
+    judge = Judge(10)
+    assert [judge.verdict(now, Progress(), {emptied: ends[emptied]}) for now in (0, 100)] == ["", ""]

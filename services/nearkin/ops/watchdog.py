@@ -144,14 +144,16 @@ class Watchdog(threading.Thread):
             await asyncio.to_thread(self._told.wait, min(5.0, self._timeout_s / 4))
 
     async def _ends(self, places: frozenset[Place]) -> dict[Place, int]:
-        """The end offset of each partition.
+        """The end offset of each partition; 0 where retention has emptied it, as nobody can apply what is gone.
 
         Raises:
             Unavailable: the broker does not answer.
         """
         async with ask_broker(self._brokers, 10) as asker:
-            ends = await asker.end_offsets([TopicPartition(*place) for place in places]) if places else {}
-        return {(place.topic, place.partition): int(end) for place, end in ends.items()}
+            partitions = [TopicPartition(*place) for place in places]
+            ends = await asker.end_offsets(partitions) if places else {}
+            begins = await asker.beginning_offsets(partitions) if places else {}
+        return {(at.topic, at.partition): int(end) if begins[at] < end else 0 for at, end in ends.items()}
 
 
 def exit_stalled(verdict: str) -> None:
