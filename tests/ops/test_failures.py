@@ -4,6 +4,7 @@ from itertools import islice
 import pytest
 
 import nearkin
+from nearkin.contracts.topics import ITEMS, Topic
 from nearkin.core.errors import InvalidEvent, TemporaryError, Unavailable
 from nearkin.ops.failures import Stopped, dead_letter, patiently, pauses
 from nearkin.ops.record import Record, Rejected
@@ -63,7 +64,7 @@ async def test_stopping_ends_the_wait_at_once():
 def test_a_dead_letter_holds_the_bytes_and_says_what_was_wrong_where_and_when():
     record = Record("items.v1", 3, 42, 1_700_000_000_000, b"k", b"\xff\x00", (("trace", b"1"),))
 
-    letter = dead_letter(Rejected(record, ERROR), "items.v1.dlq", 1_700_000_000_123)
+    letter = dead_letter(Rejected(record, ERROR), ITEMS.dead_letters, 1_700_000_000_123)
 
     assert (letter.topic, letter.key, letter.value) == ("items.v1.dlq", b"k", b"\xff\x00")
     assert dict(letter.headers) == {
@@ -82,7 +83,7 @@ def test_a_dead_letter_holds_the_bytes_and_says_what_was_wrong_where_and_when():
 
 
 def test_null_stays_null():
-    letter = dead_letter(Rejected(Record("items.v1", 0, 0, 0, None, None), ERROR), "items.v1.dlq", 0)
+    letter = dead_letter(Rejected(Record("items.v1", 0, 0, 0, None, None), ERROR), ITEMS.dead_letters, 0)
 
     assert (letter.key, letter.value) == (None, None)
 
@@ -91,7 +92,34 @@ def test_a_source_cannot_pretend_to_be_our_headers():
     record = Record("items.v1", 0, 0, 0, None, None, (("nearkin-reason", b"forged"),))
 
     headers = [
-        value for name, value in dead_letter(Rejected(record, ERROR), "dlq", 0).headers if name.endswith("reason")
+        value
+        for name, value in dead_letter(Rejected(record, ERROR), ITEMS.dead_letters, 0).headers
+        if name.endswith("reason")
     ]
 
     assert headers == [b"too_long"]
+
+
+@pytest.mark.parametrize(
+    "record",
+    [
+        Record("t", 0, 7, 0, b"k", b"x" * 5_000_000),
+        Record("t", 0, 7, 0, b"k" * 5_000_000, b"x" * 5_000_000),
+        Record("t", 0, 7, 0, b"k" * 5_000_000, None),
+        Record("t", 0, 7, 0, None, b"x", (("trace", b"t" * 5_000_000),)),
+    ],
+)
+def test_a_letter_larger_than_its_topic_takes_is_cut_so_that_it_can_be_sent_and_says_so(record):
+    topic = Topic("t", 1).dead_letters
+
+    letter = dead_letter(Rejected(record, ERROR), topic, 0)
+
+    headers = dict(letter.headers)
+    parts = [letter.key or b"", letter.value or b"", *headers.values(), *(name.encode() for name in headers)]
+    assert sum(map(len, parts)) < topic.max_message_bytes - 1024
+    assert headers["nearkin-whole-bytes"] == str(len(record.value or b"")).encode()
+    assert (headers["nearkin-origin-topic"], headers["nearkin-origin-offset"]) == (b"t", b"7")
+    assert "trace" not in headers
+    assert (record.key or b"").startswith(letter.key or b"")
+    assert (record.value or b"").startswith(letter.value or b"")
+    assert (letter.value is None) == (record.value is None)

@@ -2,6 +2,10 @@
 
 A dead letter is the source's own bytes on `<topic>.dlq`, with headers that say what was wrong, where and when. Retrying
 never ends by itself: the events wait where they are until the engine is back or the process is told to stop.
+
+A topic limits record batches as they are compressed, so an event may come out larger than its dead-letter topic takes.
+What can never be sent would hold up all that lies behind it: such a letter is cut and says so, and its origin says
+where the whole lies.
 """
 
 import asyncio
@@ -13,6 +17,7 @@ from dataclasses import dataclass
 from typing import TypeVar
 
 import nearkin
+from nearkin.contracts.topics import Topic
 from nearkin.core.errors import TemporaryError, Unavailable
 from nearkin.ops.logs import fields
 from nearkin.ops.record import Rejected
@@ -25,6 +30,12 @@ T = TypeVar("T")
 #: Every header of a dead letter starts so; what the source brought under such a name is not carried over.
 HEADER_PREFIX = "nearkin-"
 
+#: What a letter's own headers and a record batch's frame may take of its topic's limit.
+FRAME_BYTES = 16 * 1024
+
+#: What a cut letter keeps of its key: more than any item's id has.
+KEY_BYTES = 4 * 1024
+
 
 class Stopped(Exception):
     """A retry was given up because the process stops: nothing was acknowledged."""
@@ -32,7 +43,10 @@ class Stopped(Exception):
 
 @dataclass(frozen=True, slots=True)
 class DeadLetter:
-    """A record to send to a dead-letter topic; value and key are the source's own bytes, None stays None."""
+    """A record to send to a dead-letter topic; value and key are the source's own bytes, None stays None.
+
+    Where they are more than the topic takes, both are cut and the source's headers are left out.
+    """
 
     topic: str
     key: bytes | None
@@ -40,7 +54,7 @@ class DeadLetter:
     headers: tuple[tuple[str, bytes], ...]
 
 
-def dead_letter(rejected: Rejected, topic: str, now_ms: int) -> DeadLetter:
+def dead_letter(rejected: Rejected, topic: Topic, now_ms: int) -> DeadLetter:
     """The dead letter of a rejected record.
 
     Args:
@@ -61,9 +75,20 @@ def dead_letter(rejected: Rejected, topic: str, now_ms: int) -> DeadLetter:
         "failed-at": str(now_ms),
         "version": nearkin.__version__,
     }
-    kept = [(name, value) for name, value in record.headers if not name.startswith(HEADER_PREFIX)]
-    added = [(HEADER_PREFIX + name, value.encode(errors="backslashreplace")) for name, value in said.items()]
-    return DeadLetter(topic, record.key, record.value, (*kept, *added))
+    key, value = record.key, record.value
+    kept = [(name, held) for name, held in record.headers if not name.startswith(HEADER_PREFIX)]
+    room = topic.max_message_bytes - FRAME_BYTES
+    if _size(key) + _size(value) + sum(len(name.encode()) + _size(held) for name, held in kept) > room:
+        said["whole-bytes"] = str(_size(value))
+        kept = []
+        key = key[:KEY_BYTES] if key is not None else None
+        value = value[: room - _size(key)] if value is not None else None
+    added = [(HEADER_PREFIX + name, word.encode(errors="backslashreplace")) for name, word in said.items()]
+    return DeadLetter(topic.name, key, value, (*kept, *added))
+
+
+def _size(value: bytes | None) -> int:
+    return 0 if value is None else len(value)
 
 
 def pauses(settings: Settings, draw: Callable[[], float] = random.random) -> Iterator[float]:

@@ -83,7 +83,7 @@ class Worker:
     ) -> None:
         self._settings, self._group, self._topics, self._handle = settings, group, topics, handle
         self._metrics, self._health, self._batch = metrics, health, batch
-        self._dead_letter_topics = {topic.name: topic.dead_letters.name for topic in topics}
+        self._dead_letter_topics = {topic.name: topic.dead_letters for topic in topics}
         self._inbox: asyncio.Queue[EventT[Any]] = asyncio.Queue(maxsize=batch)
         self._stopping = stopping
         self._progress = Progress()
@@ -180,7 +180,8 @@ class Worker:
         """
         async with ask_broker(self._settings.kafka_bootstrap, 15) as asker:
             present = await asker.topics()
-        missing = [name for pair in self._dead_letter_topics.items() for name in pair if name not in present]
+        wanted = [name for topic in self._topics for name in (topic.name, topic.dead_letters.name)]
+        missing = [name for name in wanted if name not in present]
         if missing:
             raise Unavailable("broker", f"it has no topic {', '.join(missing)}; `nearkin topics apply` makes them")
 
@@ -406,7 +407,6 @@ class Worker:
                     bootstrap_servers=self._settings.kafka_bootstrap,
                     acks="all",
                     request_timeout_ms=15_000,
-                    max_request_size=max(topic.dead_letters.max_message_bytes for topic in self._topics),
                 )
                 try:
                     await producer.start()
