@@ -129,6 +129,20 @@ async def test_a_program_that_never_answers_counts_as_dying(tmp_path):
             pytest.fail("it started")
 
 
+async def test_a_program_that_never_answers_is_given_up_though_its_deaths_lie_far_apart(tmp_path):
+    mute = Program("mute", [sys.executable, "-c", "import time; time.sleep(600)"], lambda: False)
+    hasty = Patience(ready_s=0.1, first_pause_s=0.01, deaths=3, window_s=0.05)
+    with pytest.raises(Unavailable, match="ended 3 times"):
+        async with Supervisor([mute], tmp_path / "logs", patience=hasty):
+            pytest.fail("it started")
+
+
+async def test_a_program_may_have_more_time_than_others_to_answer(tmp_path):
+    slow = program(tmp_path, "slow", "time.sleep(0.5)", ready_s=20)
+    async with Supervisor([slow], tmp_path / "logs", patience=Patience(ready_s=0.05)):
+        assert journal(tmp_path) == ["started slow"]
+
+
 async def test_a_program_that_ignores_the_stop_signal_is_killed(tmp_path):
     stubborn = program(tmp_path, "stubborn", "signal.signal(signal.SIGTERM, signal.SIG_IGN)")
     hasty = Patience(grace_s=0.2)

@@ -39,6 +39,9 @@ from nearkin.ops.topics import apply_topics
 #: The index refuses writes below 128 MiB, so a stack that starts with less than twice that would soon stop serving.
 MIN_FREE_BYTES = 256 * 2**20
 
+#: The index builds its graph before it answers, which takes up to a second for 1,000 items: killed, it would start anew.
+INDEX_READY_S = 900.0
+
 _SERVING = health_pb2.HealthCheckResponse.SERVING
 _STOP_SIGNALS = (signal.SIGTERM, signal.SIGINT, signal.SIGHUP)
 
@@ -203,7 +206,9 @@ def _programs(
             # It has nothing to save, and takes five seconds when asked kindly.
             stop_signal=signal.SIGKILL,
         ),
-        Program("index", [sys.executable, *owner], lambda: _serves(index), environment=environment),
+        Program(
+            "index", [sys.executable, *owner], lambda: _serves(index), environment=environment, ready_s=INDEX_READY_S
+        ),
         service("indexer-live", "nearkin.indexer", ("broker",), NEARKIN_INDEXER_LANE="live"),
         service("indexer-bulk", "nearkin.indexer", ("broker",), NEARKIN_INDEXER_LANE="bulk"),
         service("lookup", "nearkin.lookup", ()),

@@ -45,6 +45,7 @@ class Program:
         prepare: awaited every time it has become ready, before those that follow it start; told whether this is a
             restart.
         stop_signal: asks it to end.
+        ready_s: how long it may take from a start until it answers; the supervisor's patience where it is None.
     """
 
     name: str
@@ -55,6 +56,7 @@ class Program:
     needs: tuple[str, ...] = ()
     prepare: Callable[[bool], Awaitable[None]] | None = None
     stop_signal: signal.Signals = signal.SIGTERM
+    ready_s: float | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -233,6 +235,7 @@ class Supervisor:
             except NearkinError as error:
                 self._give_up(error)
                 return
+            answered = child.is_ready.is_set()
             child.is_ready.clear()
             if child.stopping:
                 return
@@ -249,12 +252,12 @@ class Supervisor:
                     )
                 )
                 return
-            pause = self._count_death(child)
+            pause = self._count_death(child, answered=answered)
             if pause is None:
                 self._give_up(
                     Unavailable(
                         program.name,
-                        f"it ended {self._patience.deaths} times within {self._patience.window_s:g} s, last it {what}; "
+                        f"it ended {len(child.deaths)} times, last it {what}; "
                         f"its log is {self._logs / program.name}.log and ends with\n{_quoted(child.last_words)}",
                     )
                 )
@@ -300,9 +303,10 @@ class Supervisor:
 
     async def _await_ready(self, child: _Child, process: asyncio.subprocess.Process, *, restart: bool) -> None:
         began = time.monotonic()
+        ready_s = self._patience.ready_s if child.program.ready_s is None else child.program.ready_s
         while not await asyncio.to_thread(child.program.ready):
-            if time.monotonic() - began > self._patience.ready_s:
-                child.killed_because = f"did not answer within {self._patience.ready_s:g} s"
+            if time.monotonic() - began > ready_s:
+                child.killed_because = f"did not answer within {ready_s:g} s"
                 _kill_group(process.pid)
                 return
             await asyncio.sleep(_PROBE_EVERY_S)
@@ -338,11 +342,14 @@ class Supervisor:
         if self._echo is not None:
             self._echo(child.program.name, text)
 
-    def _count_death(self, child: _Child) -> float | None:
-        """The pause before the next start; None when there were too many deaths."""
+    def _count_death(self, child: _Child, *, answered: bool) -> float | None:
+        """The pause before the next start; None when there were too many deaths.
+
+        Only a program that answered is forgiven its old deaths: one that never does may take the whole window to die.
+        """
         now = time.monotonic()
         child.deaths.append(now)
-        while child.deaths[0] < now - self._patience.window_s:
+        while answered and child.deaths[0] < now - self._patience.window_s:
             child.deaths.popleft()
         if len(child.deaths) >= self._patience.deaths:
             return None
