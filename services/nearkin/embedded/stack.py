@@ -39,7 +39,7 @@ from nearkin.ops.topics import apply_topics
 #: The index refuses writes below 128 MiB, so a stack that starts with less than twice that would soon stop serving.
 MIN_FREE_BYTES = 256 * 2**20
 
-#: The index builds its graph before it answers, which takes up to a second for 1,000 items: killed, it would start anew.
+#: The index builds its graph before it answers, up to 1 s for 1,000 items: killed meanwhile, it would begin anew.
 INDEX_READY_S = 900.0
 
 _SERVING = health_pb2.HealthCheckResponse.SERVING
