@@ -132,7 +132,7 @@ def test_delete_publishes_a_deletion_for_each_id(at_broker, records):
     }
 
 
-def test_refusals_of_an_item_are_found_by_its_key(broker):
+def test_refusals_of_an_item_are_found_by_its_key_wherever_its_producer_put_it(broker):
     from nearkin.cli.find_refusals import find_refusals
 
     said = {
@@ -148,10 +148,13 @@ def test_refusals_of_an_item_are_found_by_its_key(broker):
     with KafkaProducer(bootstrap_servers=broker.bootstrap) as producer:
         for number in range(50):
             producer.send("items.v1.dlq", key=f"item-{number}".encode(), value=b"{}", headers=headers)
+        for partition in range(4):
+            producer.send("items-bulk.v1.dlq", b"{}", key=b"item-everywhere", headers=headers, partition=partition)
         producer.flush()
     (refusal,) = find_refusals(broker.bootstrap, "item-7")
     assert (refusal.reason, refusal.field, refusal.at_ms) == ("too_long", "content.title", 1_700_000_000_000)
     assert refusal.origin == "items.v1[2] offset 41"
+    assert len(find_refusals(broker.bootstrap, "item-everywhere")) == 4
     assert find_refusals(broker.bootstrap, "item-x") == []
 
 

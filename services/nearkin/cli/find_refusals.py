@@ -1,4 +1,4 @@
-"""Finds what was refused of one item: its key says in which partition of the dead-letter topics to look.
+"""Finds what was refused of one item, in every partition: which one a key goes to depends on the producer's client.
 
 Only the newest records are read, bounded in number and in time, so that it ends on a topic of any size.
 """
@@ -9,14 +9,13 @@ from typing import Any
 
 from kafka import KafkaConsumer, TopicPartition
 from kafka.errors import KafkaError
-from kafka.partitioner.default import murmur2
 
 from nearkin.contracts.topics import ITEMS, ITEMS_BULK
 from nearkin.core.errors import Unavailable
 from nearkin.ops.reach import require_broker
 
-#: How many of a partition's newest records are read, and for how long.
-RECORDS, SECONDS = 10_000, 5.0
+#: How many of the newest records are read, shared by the partitions, and for how long.
+RECORDS, SECONDS = 20_000, 5.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -51,34 +50,30 @@ def find_refusals(bootstrap: str, item_id: str, timeout_s: float = 3.0) -> list[
         try:
             there = consumer.topics()
             partitions = [
-                TopicPartition(lane.dead_letters.name, _partition(consumer, lane.dead_letters.name, key))
+                TopicPartition(lane.dead_letters.name, partition)
                 for lane in (ITEMS, ITEMS_BULK)
                 if lane.dead_letters.name in there
+                for partition in consumer.partitions_for_topic(lane.dead_letters.name) or ()
             ]
-            records = _newest(consumer, partitions) if partitions else []
+            records = _newest(consumer, partitions, key) if partitions else []
         finally:
             consumer.close()
     except KafkaError as error:
         raise Unavailable("broker", f"{type(error).__name__} at {bootstrap}") from error
-    return sorted((_refusal(record) for record in records if record.key == key), key=lambda one: one.at_ms)
+    return sorted(map(_refusal, records), key=lambda one: one.at_ms)
 
 
-def _partition(consumer: Any, topic: str, key: bytes) -> int:
-    """Where every Kafka client puts a key by default."""
-    return int((murmur2(key) & 0x7FFFFFFF) % len(consumer.partitions_for_topic(topic)))
-
-
-def _newest(consumer: Any, partitions: list[TopicPartition]) -> list[Any]:
+def _newest(consumer: Any, partitions: list[TopicPartition], key: bytes) -> list[Any]:
     consumer.assign(partitions)
     ends = consumer.end_offsets(partitions)
     first = consumer.beginning_offsets(partitions)
     for partition in partitions:
-        consumer.seek(partition, max(first[partition], ends[partition] - RECORDS))
+        consumer.seek(partition, max(first[partition], ends[partition] - RECORDS // len(partitions)))
     found = []
     deadline = time.monotonic() + SECONDS
     while time.monotonic() < deadline and any(consumer.position(one) < ends[one] for one in partitions):
         for batch in consumer.poll(timeout_ms=200).values():
-            found += batch
+            found += [record for record in batch if record.key == key]
     return found
 
 
