@@ -7,9 +7,11 @@ Short texts are descriptions of the catalogue, longer ones four descriptions tog
 hits both; a ratio is the median over the rounds of one round's ratio. The encoder is fed 64 texts at a time, the
 largest batch of an indexer.
 
-A graph that quantises its activations as it runs finds one scale for a whole batch, so a text's vector would depend on
-its companions. Whether it does is measured as the cosine between a text's vector alone and in company; the default
-bundle's graph holds int8 weights but computes in fp32, so it does not.
+The model one by one is run as its package stores it (products in fp32) and as the encoder rewrites it
+(docs/decisions/0006-integer-products.md): the second ratio is what batches and threads give, the first the whole.
+
+Kernels for one row and for many round differently, so a text's vector depends a little on its companions. How much is
+measured as the cosine between its vector alone and in company.
 """
 
 import argparse
@@ -31,6 +33,7 @@ from benchmarks.datasets import unpack
 from benchmarks.report import describe_machine, print_table
 from nearkin.embedded.catalogue.online_retail import load_catalogue
 from nearkin.encoders.bundle import DEFAULT_BUNDLE, read_manifest, verify_file
+from nearkin.encoders.integer_graph import with_integer_products
 from nearkin.encoders.text import TextEncoder
 from nearkin.ops.settings import Settings
 
@@ -41,10 +44,11 @@ BATCH: int = Settings.model_fields["indexer_batch"].default
 class OneByOne:
     """What a service without batches does: one text at a time, each run on all cores."""
 
-    def __init__(self, model: Path, tokenizer: Path, max_tokens: int) -> None:
+    def __init__(self, model: Path | bytes, tokenizer: Path, max_tokens: int) -> None:
         options = onnxruntime.SessionOptions()
         options.intra_op_num_threads = CORES
-        self._session = onnxruntime.InferenceSession(str(model), options, providers=["CPUExecutionProvider"])
+        graph = model if isinstance(model, bytes) else str(model)
+        self._session = onnxruntime.InferenceSession(graph, options, providers=["CPUExecutionProvider"])
         self._tokenizer = Tokenizer.from_file(str(tokenizer))
         self._tokenizer.enable_truncation(max_tokens)
         self._tokenizer.no_padding()
@@ -80,16 +84,25 @@ def in_batches(encoder: TextEncoder, texts: list[str]) -> NDArray[np.float32]:
     return np.concatenate([encoder.encode(texts[start : start + BATCH]) for start in range(0, len(texts), BATCH)])
 
 
-def time_pairs(encoder: TextEncoder, one_by_one: OneByOne, texts: list[str], rounds: int) -> dict[str, Any]:
-    seconds: dict[str, list[float]] = {"one by one": [], "encoder": []}
-    calls = {"one by one": lambda: one_by_one.encode(texts), "encoder": lambda: in_batches(encoder, texts)}
+def time_pairs(
+    encoder: TextEncoder, as_stored: OneByOne, rewritten: OneByOne, texts: list[str], rounds: int
+) -> dict[str, Any]:
+    calls = {
+        "as stored": lambda: as_stored.encode(texts),
+        "encoder": lambda: in_batches(encoder, texts),
+        "rewritten": lambda: rewritten.encode(texts),
+    }
+    seconds: dict[str, list[float]] = {name: [] for name in calls}
     for count in range(rounds + 1):
         for name in sorted(calls, reverse=bool(count % 2)):
             start = time.perf_counter()
             calls[name]()
             if count:  # the first round warms both up
                 seconds[name].append(time.perf_counter() - start)
-    ratios = [slow / fast for slow, fast in zip(seconds["one by one"], seconds["encoder"], strict=True)]
+    ratios = {
+        name: [slow / fast for slow, fast in zip(seconds[name], seconds["encoder"], strict=True)]
+        for name in ("as stored", "rewritten")
+    }
     alone, single = [], []
     for text in texts:
         start = time.perf_counter()
@@ -98,11 +111,13 @@ def time_pairs(encoder: TextEncoder, one_by_one: OneByOne, texts: list[str], rou
     cosines = np.sum(in_batches(encoder, texts) * np.stack(single), axis=1)
     return {
         "texts": len(texts),
-        "tokens": round(one_by_one.count_tokens(texts), 1),
+        "tokens": round(as_stored.count_tokens(texts), 1),
         "rounds": rounds,
-        "one_by_one_per_s": len(texts) / statistics.median(seconds["one by one"]),
-        "encoder_per_s": len(texts) / statistics.median(seconds["encoder"]),
-        "ratio": {"median": statistics.median(ratios), "min": min(ratios), "max": max(ratios)},
+        "per_s": {name: len(texts) / statistics.median(times) for name, times in seconds.items()},
+        "ratio": {
+            name: {"median": statistics.median(all_), "min": min(all_), "max": max(all_)}
+            for name, all_ in ratios.items()
+        },
         "single_text_ms": {"p50": 1000 * statistics.median(alone), "p95": 1000 * float(np.percentile(alone, 95))},
         "cosine_alone_and_in_company": {"median": float(np.median(cosines)), "min": float(cosines.min())},
     }
@@ -116,23 +131,35 @@ def main() -> None:
     manifest = read_manifest(DEFAULT_BUNDLE)
     files = {name: verify_file(DEFAULT_BUNDLE, name, file) for name, file in manifest.files.items()}
     model, tokenizer = files[manifest.text.model], files[manifest.text.tokenizer]
-    encoder = TextEncoder(model, tokenizer, max_tokens=manifest.text.max_tokens, threads=CORES)
-    one_by_one = OneByOne(model, tokenizer, manifest.text.max_tokens)
+    encoder = TextEncoder(
+        model,
+        tokenizer,
+        max_tokens=manifest.text.max_tokens,
+        threads=CORES,
+        integer_products=manifest.text.integer_products,
+    )
+    as_stored = OneByOne(model, tokenizer, manifest.text.max_tokens)
+    rewritten = OneByOne(with_integer_products(model), tokenizer, manifest.text.max_tokens)
     samples = sample_texts(random.Random(0))
-    results = {name: time_pairs(encoder, one_by_one, texts, args.rounds) for name, texts in samples.items()}
+    results = {name: time_pairs(encoder, as_stored, rewritten, texts, args.rounds) for name, texts in samples.items()}
     rows = [
         (
             name,
             figures["tokens"],
-            f"{figures['one_by_one_per_s']:.0f}/s",
-            f"{figures['encoder_per_s']:.0f}/s",
-            "{median:.2f} ({min:.2f} to {max:.2f})".format(**figures["ratio"]),
+            *(f"{figures['per_s'][way]:.0f}/s" for way in ("as stored", "rewritten", "encoder")),
+            *(
+                "{median:.2f} ({min:.2f} to {max:.2f})".format(**figures["ratio"][way])
+                for way in ("as stored", "rewritten")
+            ),
             "{p50:.1f} ms".format(**figures["single_text_ms"]),
             "{median:.7f}, {min:.7f}".format(**figures["cosine_alone_and_in_company"]),
         )
         for name, figures in results.items()
     ]
-    columns = ("texts", "tokens", "one by one", "encoder", "ratio", "one text alone", "cosine alone/company, min")
+    columns = (
+        *("texts", "tokens", "one by one", "rewritten", "encoder", "ratio", "to rewritten"),
+        *("one text alone", "cosine alone/company, min"),
+    )
     print_table(f"Text encoding on {CORES} cores, medians of {args.rounds} interleaved rounds", columns, rows)
     if args.json:
         figures = {"machine": describe_machine(), "bundle": manifest.id, "encoding": results}

@@ -105,7 +105,7 @@ FUSIONS: dict[str, Fusion] = {
     "lexical alone": lambda dense, words: words,
     **{f"share of the best, lexical {weight}": share(weight) for weight in (0.3, 0.4, 0.5, 0.6, 0.67, 0.75)},
     "share of the best, absent from dense is 0": share(LEXICAL_WEIGHT, absent_is_last=False),
-    **{f"share of the best, {depth} candidates": share(LEXICAL_WEIGHT, depth=depth) for depth in (30, 100, 200)},
+    **{f"share of the best, {depth} candidates": share(LEXICAL_WEIGHT, depth=depth) for depth in (50, 100, 200)},
     "reciprocal ranks, offset 60": reciprocal_ranks(60),
     "reciprocal ranks, offset 10": reciprocal_ranks(10),
     "min-max, lexical 0.5": minmax(0.5),

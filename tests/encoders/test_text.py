@@ -15,7 +15,9 @@ from nearkin.encoders.text import TextEncoder
 def text_encoder() -> TextEncoder:
     manifest = read_manifest(DEFAULT_BUNDLE)
     files = {name: verify_file(DEFAULT_BUNDLE, name, file) for name, file in manifest.files.items()}
-    return TextEncoder(files[manifest.text.model], files[manifest.text.tokenizer], max_tokens=256, threads=2)
+    return TextEncoder(
+        files[manifest.text.model], files[manifest.text.tokenizer], max_tokens=256, threads=2, integer_products=True
+    )
 
 
 def test_meaning_makes_texts_close(text_encoder: TextEncoder) -> None:
@@ -29,14 +31,15 @@ def test_vectors_have_unit_length_and_stand_in_the_order_of_the_texts(text_encod
     assert vectors.shape == (100, text_encoder.dimensions)
     assert vectors.dtype == np.float32
     assert np.linalg.norm(vectors, axis=1) == pytest.approx(1, abs=1e-5)
-    assert text_encoder.encode([texts[57]])[0] @ vectors[57] == pytest.approx(1, abs=1e-5)
+    assert text_encoder.encode([texts[57]])[0] @ vectors[57] == pytest.approx(1, abs=1e-3)
 
 
 def test_a_text_has_the_same_vector_alone_and_in_company(text_encoder: TextEncoder) -> None:
     texts = [item.title for item in load_catalogue()[::40]]
     company = text_encoder.encode(texts)
     alone = np.concatenate([text_encoder.encode([text]) for text in texts])
-    assert np.sum(company * alone, axis=1).min() > 0.99999
+    # Products of one row and of many run in different kernels, which round differently.
+    assert np.sum(company * alone, axis=1).min() > 0.999
 
 
 def test_no_texts_give_no_vectors(text_encoder: TextEncoder) -> None:

@@ -39,6 +39,7 @@ class TextSettings(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     tokenizer: str
     recipe: int
     max_tokens: int
+    integer_products: bool
 
 
 class LexicalSettings(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
@@ -92,6 +93,7 @@ def load_encoder(path: Path | None, threads: int) -> ContentEncoder:
         files[manifest.text.tokenizer],
         max_tokens=manifest.text.max_tokens,
         threads=threads,
+        integer_products=manifest.text.integer_products,
     )
     if text.dimensions != manifest.dimensions:
         problem = f"gives {text.dimensions} dimensions where the manifest says {manifest.dimensions}"

@@ -15,6 +15,7 @@ from numpy.typing import NDArray
 from tokenizers import Tokenizer
 
 from nearkin.core.errors import Misconfigured
+from nearkin.encoders.integer_graph import with_integer_products
 
 #: Longer texts are cut before they are split into tokens: enough for every token that the model reads.
 MAX_CHARACTERS = 10_000
@@ -31,20 +32,24 @@ class TextEncoder:
         tokenizer: the tokenizer of that graph.
         max_tokens: texts are cut to so many tokens.
         threads: how many runs at a time.
+        integer_products: whether products with int8 weights run in integers (`integer_graph.py`).
 
     Raises:
         Misconfigured: a file is not what it should be.
     """
 
-    def __init__(self, model: Path, tokenizer: Path, *, max_tokens: int, threads: int) -> None:
+    def __init__(self, model: Path, tokenizer: Path, *, max_tokens: int, threads: int, integer_products: bool) -> None:
         options = onnxruntime.SessionOptions()
         options.intra_op_num_threads = 1
         options.inter_op_num_threads = 1
         options.add_session_config_entry("session.intra_op.allow_spinning", "0")
         options.log_severity_level = 3
         try:
-            self._session = onnxruntime.InferenceSession(str(model), options, providers=["CPUExecutionProvider"])
+            graph = with_integer_products(model) if integer_products else str(model)
+            self._session = onnxruntime.InferenceSession(graph, options, providers=["CPUExecutionProvider"])
             self._tokenizer = Tokenizer.from_file(str(tokenizer))
+        except Misconfigured:
+            raise
         except Exception as error:  # both libraries raise bare exceptions of their own for a file that they cannot read
             raise Misconfigured(
                 f"the text model cannot be loaded ({error})",

@@ -72,7 +72,7 @@ class Settings(BaseSettings):
         128, ge=1, le=10_000, description="Anchors that a look-up server works on at once; it refuses what is beyond."
     )
     lookup_candidates: int = Field(
-        50, ge=1, le=1000, description="Hits that each search of a look-up gives to fusion, at least k."
+        30, ge=1, le=1000, description="Hits that each search of a look-up gives to fusion, at least k."
     )
     lookup_grace_s: float = Field(
         5.0, ge=0, description="How long a stopping look-up server finishes what runs, in seconds."
