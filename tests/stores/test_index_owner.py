@@ -9,7 +9,7 @@ from qdrant_client import AsyncQdrantClient, models
 
 from nearkin.core.errors import Misconfigured, Unavailable
 from nearkin.core.item import Content, upserted
-from nearkin.core.ports import IndexCounts, ItemCollection, ItemWrite, Search
+from nearkin.core.ports import IndexCounts, ItemCollection, ItemIndex, ItemWrite, Search
 from nearkin.core.similarity import VectorName
 from stores.made_items import DIMENSIONS, indexed, insert, random_vectors
 from stores.owner_process import OwnerProcess
@@ -68,6 +68,16 @@ async def test_no_acknowledged_write_is_lost_when_the_process_is_killed(tmp_path
         await index.close()
 
 
+async def reconnected(index: ItemIndex) -> ItemCollection:
+    """What serves, once gRPC has tried again: after a refused connection it pauses for up to two seconds."""
+    async with asyncio.timeout(30):
+        while True:
+            try:
+                return await index.serving()
+            except Unavailable:
+                await asyncio.sleep(0.05)
+
+
 async def test_a_restart_finds_the_items_and_the_alias(tmp_path: Path) -> None:
     with OwnerProcess(tmp_path / "data") as owner:
         index = owner.connect(ALIAS)
@@ -77,7 +87,7 @@ async def test_a_restart_finds_the_items_and_the_alias(tmp_path: Path) -> None:
         with pytest.raises(Unavailable, match="index"):
             await items.read(["x"])
         owner.start()
-        serving = await index.serving()
+        serving = await reconnected(index)
         assert serving.name == f"{ALIAS}-a"
         assert set(await serving.read(["x", "y"])) == {"x", "y"}
         assert await serving.count() == IndexCounts(points=2, tombstones=0)
