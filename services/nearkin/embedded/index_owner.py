@@ -18,7 +18,6 @@ import asyncio
 import contextlib
 import logging
 import os
-import signal
 import sys
 from collections.abc import Iterable
 from pathlib import Path
@@ -32,6 +31,7 @@ from nearkin.embedded.data_folder import DataFolder
 from nearkin.embedded.index_collections import Collections, optimise, return_freed_memory
 from nearkin.embedded.qdrant_services import CollectionsService, PointsService, QdrantService
 from nearkin.ops.logs import configure
+from nearkin.ops.process import EXIT_MISCONFIGURED, stop_on_signals
 from nearkin.ops.settings import load_settings
 
 log = logging.getLogger("nearkin.embedded.index_owner")
@@ -44,9 +44,6 @@ MIN_FREE_MIB = 128
 
 #: The largest message either way: 4,096 points of 384 dimensions with their payloads are 16 MB.
 MAX_MESSAGE_BYTES = 64 * 2**20
-
-#: Exit status for a start that is refused with a remedy.
-EXIT_REFUSED = 2
 
 
 async def sync_regularly(collections: Collections) -> None:
@@ -104,10 +101,7 @@ async def serve(data: Path, listen: str, min_free_mib: int = MIN_FREE_MIB) -> No
         for collection in collections:
             optimise(collection)
         return_freed_memory()
-        stopping = asyncio.Event()
-        loop = asyncio.get_running_loop()
-        for number in (signal.SIGTERM, signal.SIGINT):
-            loop.add_signal_handler(number, stopping.set)
+        stopping = stop_on_signals()
         wire.add_QdrantServicer_to_server(QdrantService(), server)  # type: ignore[no-untyped-call]
         wire.add_CollectionsServicer_to_server(CollectionsService(collections), server)  # type: ignore[no-untyped-call]
         wire.add_PointsServicer_to_server(PointsService(collections), server)  # type: ignore[no-untyped-call]
@@ -143,7 +137,7 @@ def main(arguments: list[str] | None = None) -> int:
         asyncio.run(serve(chosen.data, chosen.listen, chosen.min_free_mib))
     except Misconfigured as refused:
         print(f"{refused}", file=sys.stderr)  # noqa: T201
-        return EXIT_REFUSED
+        return EXIT_MISCONFIGURED
     return 0
 
 

@@ -23,9 +23,6 @@ from nearkin.core.errors import Misconfigured, NearkinError, Unavailable
 from nearkin.embedded.programs import leashed
 from nearkin.ops.process import EXIT_MISCONFIGURED
 
-#: What a program exits with when starting it again would not help: 2 where it was called wrongly.
-_HOPELESS = frozenset({2, EXIT_MISCONFIGURED})
-
 _PROBE_EVERY_S = 0.05
 _LAST_WORDS = 12
 _LOG_BYTES = 5_000_000
@@ -242,7 +239,7 @@ class Supervisor:
             if child.killed_because == "follows":
                 child.killed_because = ""
                 continue
-            if child.process is not None and child.process.returncode in _HOPELESS:
+            if child.process is not None and child.process.returncode == EXIT_MISCONFIGURED:
                 self._give_up(
                     Misconfigured(
                         f"says that its configuration is wrong:\n{_quoted(child.last_words)}",

@@ -5,8 +5,6 @@ Exit codes: 0 after SIGTERM or SIGINT, 2 where a setting or a file is not as it 
 
 import asyncio
 import logging
-import signal
-import sys
 from concurrent.futures import ThreadPoolExecutor
 
 from prometheus_client import CollectorRegistry
@@ -18,6 +16,7 @@ from nearkin.lookup.server import Limits, LookupServer
 from nearkin.ops import logs
 from nearkin.ops.health import Health, HealthServer
 from nearkin.ops.metrics import Metrics
+from nearkin.ops.process import EXIT_MISCONFIGURED, exit_with, stop_on_signals
 from nearkin.ops.settings import Settings, load_settings
 from nearkin.stores.qdrant import connect
 
@@ -37,7 +36,7 @@ def main() -> int:
             asyncio.run(serve(settings, encoder, metrics, health))
     except Misconfigured as error:
         log.critical("cannot start: %s", error)
-        return 2
+        return EXIT_MISCONFIGURED
     return 0
 
 
@@ -47,12 +46,11 @@ async def serve(settings: Settings, encoder: ContentEncoder, metrics: Metrics, h
     Raises:
         Misconfigured: the address cannot be taken.
     """
-    stop = asyncio.Event()
-    loop = asyncio.get_running_loop()
-    for wanted in (signal.SIGTERM, signal.SIGINT):
-        loop.add_signal_handler(wanted, stop.set)
+    stop = stop_on_signals()
     # Contents are encoded in the default executor: one thread for each encoder call that may run at a time.
-    loop.set_default_executor(ThreadPoolExecutor(settings.encode_threads, thread_name_prefix="encode"))
+    asyncio.get_running_loop().set_default_executor(
+        ThreadPoolExecutor(settings.encode_threads, thread_name_prefix="encode")
+    )
     index = connect(settings)
     limits = Limits(
         max_message_bytes=settings.lookup_max_message_bytes,
@@ -72,4 +70,4 @@ async def serve(settings: Settings, encoder: ContentEncoder, metrics: Metrics, h
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    exit_with(main())
