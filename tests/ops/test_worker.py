@@ -333,6 +333,7 @@ async def test_fetches_wait_as_briefly_as_we_say_though_faust_has_no_setting_for
         metrics=metrics,
         health=Health(metrics, "group"),
         batch=4,
+        within_s=0.005,
         stopping=stopping,
     )
     running = asyncio.create_task(worker.run())

@@ -60,6 +60,7 @@ async def serve(settings, metrics, health):
         metrics=metrics,
         health=health,
         batch=int(os.environ.get("TEST_BATCH", "16")),
+        within_s=0.005,
         stopping=stop_on_signals(),
     ).run()
 

@@ -93,7 +93,8 @@ def demo(json_file: Path | None, keep: bool) -> None:
 
     Starts broker, Redis, index, indexers and look-ups on free ports in a temporary folder, loads the items of a gift
     retailer that were sold before October 2011, streams the newer ones in at 50 a second, proves each one searchable
-    over gRPC, and stops everything. Exits with 1 where an item was not proved.
+    over gRPC, and stops everything. Exits with 1 where an item was not proved, or fewer than five were found from an
+    older one.
     """
     from nearkin.cli.show_stack import Reporter
     from nearkin.embedded.stack import StopRequested, run_stack
@@ -134,6 +135,9 @@ def demo(json_file: Path | None, keep: bool) -> None:
     console.print(f"Everything is stopped, {time.perf_counter() - began:.1f} s after the start.", highlight=False)
     if figures.not_proved:
         console.print(f"[red]{len(figures.not_proved)} items were not proved searchable[/red]")
+        raise click.exceptions.Exit(1)
+    if any(not shown.older_id for shown in figures.shown) or len(figures.shown) < SHOWN:
+        console.print(f"[red]fewer than {SHOWN} new items were found among the neighbours of an older one[/red]")
         raise click.exceptions.Exit(1)
 
 

@@ -401,7 +401,9 @@ def _similar(response: wire.FindSimilarResponse) -> SimilarItems:
 
 def _similar_many(response: wire.FindSimilarBatchResponse) -> list[SimilarItems | NearkinError]:
     return [
-        _failure(_CODES[one.failure.code], one.failure.message) if one.HasField("failure") else _similar(one.response)
+        _failure(_CODES.get(one.failure.code, grpc.StatusCode.UNKNOWN), one.failure.message)
+        if one.HasField("failure")
+        else _similar(one.response)
         for one in response.results
     ]
 

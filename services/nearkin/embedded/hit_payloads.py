@@ -11,8 +11,9 @@ from qdrant_client import grpc as wire
 
 from nearkin.embedded.edge_messages import PointId
 
-#: So many points are remembered, about 250 bytes each.
-MOST_POINTS = 50_000
+#: So many bytes are remembered: some 100,000 points with titles of a usual length, and what Python adds to each.
+MOST_BYTES = 25_000_000
+_OVERHEAD_BYTES = 150
 
 
 class HitPayloads:
@@ -26,29 +27,34 @@ class HitPayloads:
         self._read = read
         self._fields: Sequence[str] = ()
         self._hits: OrderedDict[PointId, bytes] = OrderedDict()
+        self._bytes = 0
 
     def of(self, ids: Iterable[PointId], fields: Sequence[str]) -> dict[PointId, wire.ScoredPoint]:
         """The hits of points with these payload fields, without scores; points that are not held are left out."""
         if fields != self._fields:
-            self._hits.clear()
+            self.forget_all()
             self._fields = fields
         wanted = list(dict.fromkeys(ids))
         if missing := [point_id for point_id in wanted if point_id not in self._hits]:
-            self._hits.update(self._read(missing, fields))
+            for point_id, packed in self._read(missing, fields):
+                self._hits[point_id] = packed
+                self._bytes += len(packed) + _OVERHEAD_BYTES
         hits = {}
         for point_id in wanted:
             if (packed := self._hits.get(point_id)) is not None:
                 self._hits.move_to_end(point_id)
                 hits[point_id] = packed
-        while len(self._hits) > MOST_POINTS:
-            self._hits.popitem(last=False)
+        while self._bytes > MOST_BYTES:
+            self._bytes -= len(self._hits.popitem(last=False)[1]) + _OVERHEAD_BYTES
         return {point_id: wire.ScoredPoint.FromString(packed) for point_id, packed in hits.items()}
 
     def forget(self, ids: Iterable[PointId]) -> None:
         """These points may have changed."""
         for point_id in ids:
-            self._hits.pop(point_id, None)
+            if (packed := self._hits.pop(point_id, None)) is not None:
+                self._bytes -= len(packed) + _OVERHEAD_BYTES
 
     def forget_all(self) -> None:
         """Any point may have changed."""
         self._hits.clear()
+        self._bytes = 0

@@ -30,7 +30,7 @@ from nearkin.core.errors import Misconfigured
 from nearkin.embedded.data_folder import DataFolder
 from nearkin.embedded.index_collections import Collections, optimise, return_freed_memory
 from nearkin.embedded.qdrant_services import CollectionsService, PointsService, QdrantService
-from nearkin.ops.logs import configure
+from nearkin.ops.logs import configure, describe
 from nearkin.ops.process import EXIT_MISCONFIGURED, stop_on_signals
 from nearkin.ops.settings import load_settings
 
@@ -61,7 +61,7 @@ async def sync_regularly(collections: Collections) -> None:
                 collection.flush()
             except Exception as error:
                 collection.unsynced = True
-                log.error("collection %s could not be made durable, trying again: %s", collection.name, error)
+                log.error("collection %s could not be made durable, trying again: %s", collection.name, describe(error))
 
 
 def sync_files(paths: Iterable[Path]) -> None:

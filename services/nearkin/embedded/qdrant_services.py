@@ -16,6 +16,7 @@ from qdrant_client import grpc as wire
 
 from nearkin.embedded.edge_messages import Refused, bad_request
 from nearkin.embedded.index_collections import Collections, optimise
+from nearkin.ops.logs import describe
 
 log = logging.getLogger(__name__)
 
@@ -23,7 +24,10 @@ Handler = Callable[[Any, Any], Any]
 
 
 def answers(handler: Handler) -> Callable[[Any, Any, grpc.aio.ServicerContext[Any, Any]], Awaitable[Any]]:
-    """Serve a plain function: its refusal becomes a status, its failure one line in the log and an INTERNAL status."""
+    """Serve a plain function: its refusal becomes a status, its failure one line in the log and an INTERNAL status.
+
+    The words of a failure are kept back: an engine may quote a payload.
+    """
 
     @functools.wraps(handler)
     async def serve(self: Any, request: Any, context: grpc.aio.ServicerContext[Any, Any]) -> Any:
@@ -33,8 +37,8 @@ def answers(handler: Handler) -> Callable[[Any, Any, grpc.aio.ServicerContext[An
         except Refused as refused:
             await context.abort(refused.code, refused.message)
         except Exception as error:
-            log.exception("%s failed", handler.__name__)
-            await context.abort(grpc.StatusCode.INTERNAL, f"Service internal error: {error}")
+            log.error("%s failed: %s", handler.__name__, describe(error))
+            await context.abort(grpc.StatusCode.INTERNAL, f"Service internal error: {describe(error)}")
         except BaseException as error:
             if type(error).__name__ == "PanicException":
                 # Edge's state is unknown now, its log is not: a new process starts from every acknowledged write.

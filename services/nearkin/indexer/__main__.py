@@ -12,6 +12,7 @@ from nearkin.core.ports import ContentEncoder, ItemCollection
 from nearkin.encoders.bundle import load_encoder
 from nearkin.indexer.app import LANES, Lane, build
 from nearkin.indexer.index_item import IndexItems
+from nearkin.indexer.open_collection import open_collection
 from nearkin.ops import logs
 from nearkin.ops.failures import Stopped, engine_of, patiently
 from nearkin.ops.health import Health, HealthServer
@@ -57,7 +58,7 @@ async def serve(settings: Settings, lane: Lane, encoder: ContentEncoder, metrics
 
     try:
         items = await patiently(
-            lambda: index.prepare(encoder.bundle, encoder.dimensions),
+            lambda: open_collection(index, encoder),
             settings=settings,
             stopping=stopping,
             failed=failed,

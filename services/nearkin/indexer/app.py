@@ -49,5 +49,6 @@ def build(
         metrics=metrics,
         health=health,
         batch=settings.indexer_batch * lane.take,
+        within_s=settings.indexer_within_ms / 1000,
         stopping=stopping,
     )

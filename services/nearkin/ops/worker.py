@@ -66,6 +66,7 @@ class Worker:
         metrics: what is counted.
         health: learns when the worker waits.
         batch: most events in one batch.
+        within_s: how long the first event of a batch waits for company, in seconds.
         stopping: when it is set, the batch in flight is finished, acknowledged and committed, and the group left.
     """
 
@@ -79,10 +80,12 @@ class Worker:
         metrics: Metrics,
         health: Health,
         batch: int,
+        within_s: float,
         stopping: asyncio.Event,
     ) -> None:
         self._settings, self._group, self._topics, self._handle = settings, group, topics, handle
         self._metrics, self._health, self._batch = metrics, health, batch
+        self._within_s = within_s
         self._dead_letter_topics = {topic.name: topic.dead_letters for topic in topics}
         self._inbox: asyncio.Queue[EventT[Any]] = asyncio.Queue(maxsize=batch)
         self._stopping = stopping
@@ -302,7 +305,7 @@ class Worker:
             self._metrics.handle_seconds.observe(time.monotonic() - began)
 
     async def _take(self) -> list[EventT[Any]]:
-        """The next batch: full, or `indexer_within_ms` after its first event; empty when told to stop."""
+        """The next batch: full, or `within_s` after its first event; empty when told to stop."""
         loop = asyncio.get_running_loop()
         getting = asyncio.ensure_future(self._inbox.get())
         stopping = asyncio.ensure_future(self._stopping.wait())
@@ -312,7 +315,7 @@ class Worker:
             getting.cancel()
             return []
         events = [getting.result()]
-        deadline = loop.time() + self._settings.indexer_within_ms / 1000
+        deadline = loop.time() + self._within_s
         while len(events) < self._batch:
             try:
                 events.append(self._inbox.get_nowait())

@@ -8,7 +8,7 @@ The generated stubs are called as they are: the models of qdrant-client cost 9 Â
 """
 
 import time
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from typing import Any
 from urllib.parse import urlsplit
 
@@ -26,6 +26,11 @@ from nearkin.stores.checks import check_writes
 
 #: Making and checking a collection may take longer than a call that serves a request.
 PREPARE_TIMEOUT_S = 60.0
+
+#: The largest request that is sent, and how many points are read in one: the largest items stay within the 64 MiB of
+#: the embedded index, and a server's own limit.
+MOST_BYTES = 16 * 2**20
+READ_AT_ONCE = 128
 
 #: How long a resolved alias is believed, in seconds.
 ALIAS_AGE_S = 1.0
@@ -183,13 +188,23 @@ class QdrantCollection:
             return frozenset()
         check_writes(writes)
         meant = {write.item.state.id: write.item.state.versions for write in writes}
-        request = wire.UpdateBatchPoints(
-            collection_name=self._name, wait=True, operations=messages.operations_of(writes)
-        )
-        await self._call(self._calls.points.UpdateBatch, request)
+        for request in self._updates(writes):
+            await self._call(self._calls.points.UpdateBatch, request)
         points = await self._get(list(meant), messages.VERSION_FIELDS)
         held = {point.payload["id"].string_value: messages.versions_of(point.payload) for point in points}
         return frozenset(item_id for item_id, versions in meant.items() if held.get(item_id) != versions)
+
+    def _updates(self, writes: Sequence[ItemWrite]) -> Iterator[wire.UpdateBatchPoints]:
+        """The writes as requests that the engine takes; an item alone always is one."""
+        request = wire.UpdateBatchPoints(
+            collection_name=self._name, wait=True, operations=messages.operations_of(writes)
+        )
+        if len(writes) == 1 or request.ByteSize() <= MOST_BYTES:
+            yield request
+            return
+        half = len(writes) // 2
+        yield from self._updates(writes[:half])
+        yield from self._updates(writes[half:])
 
     async def search(self, searches: Sequence[Search]) -> list[list[Hit]]:
         """Run searches in one round trip: for each, the hits from best to worst."""
@@ -257,16 +272,15 @@ class QdrantCollection:
     async def _get(
         self, ids: Sequence[str], payload: wire.WithPayloadSelector, vectors: wire.WithVectorsSelector | None = None
     ) -> Sequence[wire.RetrievedPoint]:
-        if not ids:
-            return []
-        request = wire.GetPoints(
-            collection_name=self._name,
-            ids=[messages.point_id(item_id) for item_id in ids],
-            with_payload=payload,
-            with_vectors=vectors,
-        )
-        answer = await self._call(self._calls.points.Get, request)
-        points: Sequence[wire.RetrievedPoint] = answer.result
+        points: list[wire.RetrievedPoint] = []
+        for start in range(0, len(ids), READ_AT_ONCE):
+            request = wire.GetPoints(
+                collection_name=self._name,
+                ids=[messages.point_id(item_id) for item_id in ids[start : start + READ_AT_ONCE]],
+                with_payload=payload,
+                with_vectors=vectors,
+            )
+            points += (await self._call(self._calls.points.Get, request)).result
         return points
 
     async def _call(self, method: Any, request: Any) -> Any:
