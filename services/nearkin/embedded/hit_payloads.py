@@ -41,18 +41,18 @@ class HitPayloads:
                 self._bytes += len(packed) + _OVERHEAD_BYTES
         hits = {}
         for point_id in wanted:
-            if (packed := self._hits.get(point_id)) is not None:
+            if (hit := self._hits.get(point_id)) is not None:
                 self._hits.move_to_end(point_id)
-                hits[point_id] = packed
+                hits[point_id] = hit
         while self._bytes > MOST_BYTES:
             self._bytes -= len(self._hits.popitem(last=False)[1]) + _OVERHEAD_BYTES
-        return {point_id: wire.ScoredPoint.FromString(packed) for point_id, packed in hits.items()}
+        return {point_id: wire.ScoredPoint.FromString(hit) for point_id, hit in hits.items()}
 
     def forget(self, ids: Iterable[PointId]) -> None:
         """These points may have changed."""
         for point_id in ids:
-            if (packed := self._hits.pop(point_id, None)) is not None:
-                self._bytes -= len(packed) + _OVERHEAD_BYTES
+            if (gone := self._hits.pop(point_id, None)) is not None:
+                self._bytes -= len(gone) + _OVERHEAD_BYTES
 
     def forget_all(self) -> None:
         """Any point may have changed."""
