@@ -157,7 +157,15 @@ def main() -> None:
         for name, figures in results.items()
     ]
     columns = (
-        *("texts", "tokens", "one by one", "rewritten", "encoder", "ratio", "to rewritten"),
+        *(
+            "texts",
+            "tokens",
+            "one by one, stored",
+            "one by one, same graph",
+            "encoder",
+            "ratio, stored",
+            "ratio, same graph",
+        ),
         *("one text alone", "cosine alone/company, min"),
     )
     print_table(f"Text encoding on {CORES} cores, medians of {args.rounds} interleaved rounds", columns, rows)

@@ -35,7 +35,7 @@ from nearkin.stores.qdrant import connect
 DIMENSIONS = 384
 BATCH = 256
 CALLS = 400
-LIMIT = 50
+LIMIT = 30
 
 WORDS = (
     "glass",

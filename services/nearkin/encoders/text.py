@@ -8,6 +8,7 @@ from collections import defaultdict
 from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
+from threading import BoundedSemaphore
 
 import numpy as np
 import onnxruntime
@@ -60,6 +61,7 @@ class TextEncoder:
         self._tokenizer.enable_truncation(max_tokens)
         self._tokenizer.no_padding()
         self._pool = ThreadPoolExecutor(threads, thread_name_prefix="encode")
+        self._cores = BoundedSemaphore(threads)
         self.dimensions: int = self._session.get_outputs()[0].shape[-1]
 
     def encode(self, texts: Sequence[str]) -> NDArray[np.float32]:
@@ -72,6 +74,9 @@ class TextEncoder:
         token_ids = [encoding.ids for encoding in self._tokenizer.encode_batch_fast(cleaned)]
         vectors = np.empty((len(texts), self.dimensions), np.float32)
         batches = list(self._batch_by_length(token_ids))
+        if len(batches) == 1:  # as for one text: handing it to another thread would only cost time
+            vectors[batches[0]] = self._run(token_ids, batches[0])
+            return vectors
         for rows, means in zip(batches, self._pool.map(lambda rows: self._run(token_ids, rows), batches), strict=True):
             vectors[rows] = means
         return vectors
@@ -89,7 +94,8 @@ class TextEncoder:
     def _run(self, token_ids: Sequence[Sequence[int]], rows: Sequence[int]) -> NDArray[np.float32]:
         ids = np.array([token_ids[row] for row in rows], np.int64)
         inputs = {"input_ids": ids, "attention_mask": np.ones_like(ids), "token_type_ids": np.zeros_like(ids)}
-        means = self._session.run(None, inputs)[0].mean(1)
+        with self._cores:
+            means = self._session.run(None, inputs)[0].mean(1)
         with np.errstate(all="ignore"):
             unit: NDArray[np.float32] = means / np.linalg.norm(means, axis=1, keepdims=True)
         return np.where(np.isfinite(unit).all(1, keepdims=True), unit, np.float32(np.nan))

@@ -81,7 +81,7 @@ class Limits:
     max_message_bytes: int = 1_048_576
     timeout_s: float = 10.0
     concurrency: int = 128
-    candidates: int = 100
+    candidates: int = 30
 
 
 class LookupService(lookup_pb2_grpc.LookupServiceServicer):
@@ -109,7 +109,8 @@ class LookupService(lookup_pb2_grpc.LookupServiceServicer):
         self, request: wire.GetItemsRequest, context: Any
     ) -> wire.GetItemsResponse:
         """What the index holds of items."""
-        return await self._serve("GetItems", request, context, self._get_items, anchors=1)
+        weight = 1 + len(request.item_ids) // 100
+        return await self._serve("GetItems", request, context, self._get_items, anchors=weight)
 
     async def _find_similar(self, request: wire.FindSimilarRequest) -> wire.FindSimilarResponse:
         (answer,) = await self._find([parse_lookup(request)])

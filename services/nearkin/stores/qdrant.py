@@ -291,7 +291,9 @@ class QdrantCollection:
 
     def _translated(self, error: grpc.aio.AioRpcError) -> NearkinError:
         if error.code() is grpc.StatusCode.NOT_FOUND:
-            return Unavailable("index", f"the collection {self._name} is not there")
+            return Unavailable(
+                "index", f"the collection {self._name} is not there; restart this process if it was deleted"
+            )
         return translated(error)
 
 
