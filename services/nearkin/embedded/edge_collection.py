@@ -6,7 +6,7 @@ survives the death of the process; syncing the log's files makes it survive the 
 """
 
 import shutil
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -236,32 +236,27 @@ class EdgeCollection:
 
     def overwrite_payload(self, payload: Any, selector: wire.PointsSelector) -> None:
         """Replace the whole payload of the points that are selected."""
-        if selector.WhichOneof("points_selector_one_of") == "filter":
-            filter_ = self._filters.read(selector.filter)
-            operation = edge.UpdateOperation.overwrite_payload_by_filter(filter_, from_payload_map(payload))
-            self._update(operation, _ids_of(selector.filter))
-        else:
-            ids = [from_point_id(identity) for identity in selector.points.ids]
-            self._update(edge.UpdateOperation.overwrite_payload(ids, from_payload_map(payload)), ids)
+        fields = from_payload_map(payload)
+        self._update_selected(
+            selector,
+            lambda filter_: edge.UpdateOperation.overwrite_payload_by_filter(filter_, fields),
+            lambda ids: edge.UpdateOperation.overwrite_payload(ids, fields),
+        )
 
     def set_payload(self, payload: Any, selector: wire.PointsSelector) -> None:
         """Set some fields of the payload of the points that are selected."""
-        if selector.WhichOneof("points_selector_one_of") == "filter":
-            filter_ = self._filters.read(selector.filter)
-            operation = edge.UpdateOperation.set_payload_by_filter(filter_, from_payload_map(payload))
-            self._update(operation, _ids_of(selector.filter))
-        else:
-            ids = [from_point_id(identity) for identity in selector.points.ids]
-            self._update(edge.UpdateOperation.set_payload(ids, from_payload_map(payload)), ids)
+        fields = from_payload_map(payload)
+        self._update_selected(
+            selector,
+            lambda filter_: edge.UpdateOperation.set_payload_by_filter(filter_, fields),
+            lambda ids: edge.UpdateOperation.set_payload(ids, fields),
+        )
 
     def delete_points(self, selector: wire.PointsSelector) -> None:
         """Remove the points that are selected."""
-        if selector.WhichOneof("points_selector_one_of") == "filter":
-            operation = edge.UpdateOperation.delete_points_by_filter(self._filters.read(selector.filter))
-            self._update(operation, _ids_of(selector.filter))
-        else:
-            ids = [from_point_id(identity) for identity in selector.points.ids]
-            self._update(edge.UpdateOperation.delete_points(ids), ids)
+        self._update_selected(
+            selector, edge.UpdateOperation.delete_points_by_filter, edge.UpdateOperation.delete_points
+        )
 
     def get(self, request: wire.GetPoints) -> list[wire.RetrievedPoint]:
         """Points by their ids; ids that are not held are left out."""
@@ -374,6 +369,19 @@ class EdgeCollection:
         else:
             self._payloads.forget(ids)
         self._shard.update(operation)
+
+    def _update_selected(
+        self,
+        selector: wire.PointsSelector,
+        by_filter: Callable[[edge.Filter], edge.UpdateOperation],
+        by_ids: Callable[[list[PointId]], edge.UpdateOperation],
+    ) -> None:
+        """Apply the operation that is made for the points selected, by a filter or by their ids."""
+        if selector.WhichOneof("points_selector_one_of") == "filter":
+            self._update(by_filter(self._filters.read(selector.filter)), _ids_of(selector.filter))
+        else:
+            ids = [from_point_id(identity) for identity in selector.points.ids]
+            self._update(by_ids(ids), ids)
 
     def _read_indexes(self) -> None:
         schema = self._shard.info().payload_schema
