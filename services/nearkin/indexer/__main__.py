@@ -58,7 +58,7 @@ async def serve(settings: Settings, lane: Lane, encoder: ContentEncoder, metrics
 
     try:
         items = await patiently(
-            lambda: open_collection(index, encoder),
+            lambda: open_collection(index, encoder, settings.index_alias),
             settings=settings,
             stopping=stopping,
             failed=failed,
