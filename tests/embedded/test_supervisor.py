@@ -77,6 +77,18 @@ async def test_a_program_that_dies_is_started_again(tmp_path):
         await until(lambda: journal(tmp_path) == ["started worker"] * 2, "a second start in the journal")
 
 
+async def test_what_an_end_means_until_the_program_is_back_is_told(tmp_path):
+    said = []
+    worker = program(tmp_path, "worker", meanwhile="new items wait")
+    patience = Patience(ready_s=20, first_pause_s=0.01)
+    async with Supervisor(
+        [worker], tmp_path / "logs", patience=patience, report=lambda _, what: said.append(what)
+    ) as supervisor:
+        os.kill(supervisor.pid("worker"), signal.SIGKILL)
+        await until(lambda: any("starts again" in what for what in said), "the report of its end")
+    assert "was killed by SIGKILL; starts again in 0.01 s; new items wait" in said
+
+
 async def test_what_follows_a_program_is_started_again_with_it_and_the_preparation_repeated(tmp_path):
     prepared = []
 

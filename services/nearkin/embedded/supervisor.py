@@ -43,6 +43,7 @@ class Program:
             restart.
         stop_signal: asks it to end.
         ready_s: how long it may take from a start until it answers; the supervisor's patience where it is None.
+        meanwhile: what its end means until it is back, told with it.
     """
 
     name: str
@@ -54,6 +55,7 @@ class Program:
     prepare: Callable[[bool], Awaitable[None]] | None = None
     stop_signal: signal.Signals = signal.SIGTERM
     ready_s: float | None = None
+    meanwhile: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -259,7 +261,8 @@ class Supervisor:
                     )
                 )
                 return
-            self._report(program.name, f"{what}; starts again in {pause:g} s")
+            meanwhile = f"; {program.meanwhile}" if program.meanwhile else ""
+            self._report(program.name, f"{what}; starts again in {pause:g} s{meanwhile}")
             self._restart_followers(program.name)
             await asyncio.sleep(pause)
 
