@@ -11,8 +11,8 @@ from nearkin.ops.topics import apply_topics
 def nearkin(tmp_path, monkeypatch):
     """Runs the command in an empty folder; gives click's result."""
     monkeypatch.chdir(tmp_path)
-    for name in ("NEARKIN_KAFKA_BOOTSTRAP", "NEARKIN_LOOKUP_ADDRESS", "NEARKIN_UP_DATA"):
-        monkeypatch.delenv(name, raising=False)
+    for name in ("KAFKA_BOOTSTRAP", "LOOKUP_ADDRESS", "LOOKUP_LISTEN", "UP_DATA"):
+        monkeypatch.delenv(f"NEARKIN_{name}", raising=False)
 
     def run(*arguments: str, input: bytes | None = None):  # noqa: A002
         return CliRunner().invoke(main, arguments, input=input)

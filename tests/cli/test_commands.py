@@ -1,10 +1,19 @@
 import gzip
 import json
+import os
+import subprocess
+import sys
+import threading
+import types
 
 import pytest
 from kafka import KafkaProducer
 
+from nearkin.embedded.endpoints import FORMAT, Endpoints, write_endpoints
+from nearkin.embedded.owned_folder import OwnedFolder
 from nearkin.embedded.programs import free_port
+
+START_MS = 1_700_000_000_000
 
 ITEMS = b'{"id": "1", "title": "Red mug"}\n{"id": "2", "title": "Blue mug"}\n'
 
@@ -27,7 +36,16 @@ def test_every_command_has_help(nearkin, command):
         ["similar"],
         ["similar", "1", "--text", "mug"],
         ["similar", "1", "-k", "0"],
+        ["similar", "1", "-k", "201"],
         ["similar", "1", "--price", "cheap"],
+        ["similar", "1", "--price", "GBP:5"],
+        ["similar", "1", "--price", "GBP:10..5"],
+        ["similar", "1", "--price", "GBP:nan.."],
+        ["similar", "1", "--price", "GBP:..inf"],
+        ["similar", "1", "--price", "pounds:1..2"],
+        ["publish", "no-such-file.jsonl"],
+        ["publish", "--on-error", "skip", "no-such-file.jsonl"],
+        ["publish", "."],
         ["similar", "1", "--attribute", "red"],
         ["similar", "1", "--category", "Home > "],
         ["similar", "1", "--availability", "maybe"],
@@ -76,7 +94,7 @@ def test_topics_that_are_missing_exit_with_2(nearkin, monkeypatch):
             assert result.exit_code == 2
             assert "nearkin topics apply" in result.output
         assert nearkin("topics", "apply").exit_code == 0
-        assert nearkin("topics", "check").exit_code == 0
+        assert "items.v1, items-bulk.v1, items.v1.dlq, items-bulk.v1.dlq" in nearkin("topics", "check").output
         monkeypatch.setenv("NEARKIN_ITEMS_PARTITIONS", "8")
         mismatch = nearkin("topics", "apply")
         assert mismatch.exit_code == 2
@@ -93,11 +111,13 @@ class TestPublish:
 
     def test_stop_sends_nothing_where_a_line_is_refused(self, at_broker, records, tmp_path):
         before = len(records("items.v1"))
-        (tmp_path / "items.jsonl").write_bytes(ITEMS + b'{"id": "3", "titel": "Green mug"}\n')
+        (tmp_path / "items.jsonl").write_bytes(ITEMS + b'{"id": "3", "titel": "Green mug"}\n4\n')
         result = at_broker("publish", "items.jsonl")
         assert result.exit_code == 4
-        assert "items.jsonl:3" in result.output
+        assert "refused items.jsonl:3" in result.output
         assert "titel" in result.output
+        assert "refused items.jsonl:4" in result.output
+        assert "refused 2 lines; published nothing" in result.output
         assert len(records("items.v1")) == before
 
     def test_skip_sends_the_others_and_names_what_it_refused(self, at_broker, records, tmp_path):
@@ -118,13 +138,67 @@ class TestPublish:
 
     def test_a_missing_file_is_named(self, at_broker):
         result = at_broker("publish", "nowhere.jsonl")
+        assert result.exit_code == 2
+        assert "nowhere.jsonl: No such file" in result.output
+
+    def test_every_refused_line_is_named_on_request(self, at_broker, tmp_path):
+        (tmp_path / "items.jsonl").write_bytes(b"broken\n" * 30)
+        assert at_broker("publish", "items.jsonl").output.count("refused items.jsonl:") == 20
+        assert at_broker("publish", "items.jsonl", "--name-refused", "40").output.count("refused items.jsonl:") == 30
+
+    def test_a_pipe_is_read_once_and_sent(self, at_broker, records, tmp_path):
+        before = len(records("items.v1"))
+        os.mkfifo(tmp_path / "pipe")
+        writer = threading.Thread(target=(tmp_path / "pipe").write_bytes, args=(ITEMS,))
+        writer.start()
+        result = at_broker("publish", str(tmp_path / "pipe"))
+        writer.join()
+        assert result.exit_code == 0, result.output
+        assert "published 2 events" in result.output
+        assert len(records("items.v1")) == before + 2
+
+    def test_of_what_is_read_once_it_tells_what_was_sent_before_the_refused_line(self, at_broker, records, tmp_path):
+        before = len(records("items.v1"))
+        os.mkfifo(tmp_path / "pipe")
+        lines = ITEMS + b"broken\n" + ITEMS
+        writer = threading.Thread(target=(tmp_path / "pipe").write_bytes, args=(lines,))
+        writer.start()
+        result = at_broker("publish", str(tmp_path / "pipe"))
+        writer.join()
         assert result.exit_code == 4
-        assert "nowhere.jsonl" in result.output
+        assert "pipe:3" in result.output
+        assert "published 2 events" in result.output
+        assert "what came after it was not read" in result.output
+        assert len(records("items.v1")) == before + 2
+
+    def test_of_a_damaged_file_it_tells_what_was_sent_before_the_damage(self, at_broker, tmp_path):
+        os.mkfifo(tmp_path / "pipe")
+        damaged = gzip.compress(ITEMS)[:-4]
+        writer = threading.Thread(target=(tmp_path / "pipe").write_bytes, args=(damaged,))
+        writer.start()
+        result = at_broker("publish", str(tmp_path / "pipe"))
+        writer.join()
+        assert result.exit_code == 2
+        assert "damaged" in result.output
+        assert "published 2 events before it ended" in result.output
+
+    def test_a_line_that_waits_for_its_turn_is_stamped_when_it_is_sent(self, at_broker, records, tmp_path, monkeypatch):
+        slept: list[float] = []
+        clock = types.SimpleNamespace(monotonic=lambda: 0.0, sleep=slept.append)
+        monkeypatch.setattr("nearkin.cli.publish.time", clock)
+        monkeypatch.setattr("nearkin.cli.publish.now_ms", lambda: START_MS + 1000 * len(slept))
+        (tmp_path / "paced.jsonl").write_bytes(b'{"id": "paced-0"}\n{"id": "paced-1"}\n{"id": "paced-2"}\n')
+        assert at_broker("publish", "--rate", "1", "paced.jsonl").exit_code == 0
+        sent = {one.key: json.loads(one.value) for one in records("items.v1") if one.key.startswith(b"paced")}
+        stamps = [sent[f"paced-{n}".encode()]["occurred_at"] for n in range(3)]
+        assert slept == [1.0, 2.0]
+        assert stamps == [START_MS, START_MS + 1000, START_MS + 2000]
 
 
 def test_delete_publishes_a_deletion_for_each_id(at_broker, records):
     result = at_broker("delete", "a", "b", "--version", "7")
     assert result.exit_code == 0, result.output
+    assert "deletion of a published, version 7" in result.output
     sent = [json.loads(record.value) for record in records("items.v1") if record.key in (b"a", b"b")]
     assert {(event["kind"], event["id"], event["version"]) for event in sent} == {
         ("deleted", "a", 7),
@@ -139,6 +213,7 @@ def test_refusals_of_an_item_are_found_by_its_key_wherever_its_producer_put_it(b
         "reason": "too_long",
         "field": "content.title",
         "problem": "it is longer than 1000 characters",
+        "remedy": "send a shorter text",
         "origin-topic": "items.v1",
         "origin-partition": "2",
         "origin-offset": "41",
@@ -154,10 +229,75 @@ def test_refusals_of_an_item_are_found_by_its_key_wherever_its_producer_put_it(b
     (refusal,) = find_refusals(broker.bootstrap, "item-7")
     assert (refusal.reason, refusal.field, refusal.at_ms) == ("too_long", "content.title", 1_700_000_000_000)
     assert refusal.origin == "items.v1[2] offset 41"
+    assert refusal.remedy == "send a shorter text"
     assert len(find_refusals(broker.bootstrap, "item-everywhere")) == 4
     assert find_refusals(broker.bootstrap, "item-x") == []
 
 
+def test_help_says_how_a_category_is_written(nearkin):
+    said = nearkin("similar", "--help").output
+    assert "A > B" in said
+    assert "'home > kitchen > mugs'" in said
+
+
+@pytest.fixture
+def stack_whose_parts_are_gone(tmp_path):
+    """The folder of a stack that runs and none of whose parts answers: all are being started again."""
+    folder = OwnedFolder(tmp_path / ".nearkin", FORMAT)
+    folder.open()
+    nobody = f"127.0.0.1:{free_port()}"
+    write_endpoints(tmp_path / ".nearkin", Endpoints(nobody, nobody, f"http://{nobody}", "", {}, 4))
+    yield tmp_path / ".nearkin"
+    folder.close()
+
+
+@pytest.mark.parametrize("command", [["similar", "1"], ["delete", "1"]])
+def test_where_the_stack_runs_nobody_is_told_to_start_it(nearkin, stack_whose_parts_are_gone, monkeypatch, command):
+    monkeypatch.setattr("nearkin.cli.delete.require_lanes.__defaults__", (0.1,))
+    result = nearkin(*command)
+    assert result.exit_code == 3
+    assert "start `nearkin up`" not in result.output
+    assert "`nearkin up` runs on .nearkin and may be starting this part again" in result.output
+
+
+def test_where_the_environment_names_another_service_it_is_not_taken_for_the_stacks(
+    nearkin, stack_whose_parts_are_gone, monkeypatch
+):
+    monkeypatch.setenv("NEARKIN_LOOKUP_ADDRESS", f"127.0.0.1:{free_port()}")
+    assert "start `nearkin up`" in nearkin("similar", "1").output
+
+
+def test_lines_are_not_broken_where_a_program_reads_them(at_broker, tmp_path):
+    (tmp_path / "items.jsonl").write_bytes(b'{"id": "1", "a name that is no field of an item": "Green mug"}\n')
+    said = at_broker("publish", "items.jsonl").output
+    (refused,) = [line for line in said.splitlines() if line.startswith("refused items.jsonl:1")]
+    assert "say what kind of event the line is" in refused
+
+
+@pytest.mark.parametrize("arguments", [["--version"], ["similar", "--help"]])
+def test_output_that_nobody_reads_is_no_defect(tmp_path, arguments):
+    reading, writing = os.pipe()
+    os.close(reading)
+    with os.fdopen(writing, "wb") as unread:
+        done = subprocess.run(
+            [sys.executable, "-m", "nearkin.cli", *arguments],
+            stdout=unread, stderr=subprocess.PIPE, cwd=tmp_path, check=False, timeout=60,
+        )  # fmt: skip
+    assert (done.returncode, done.stderr) == (141, b"")
+
+
+def test_a_table_that_nobody_reads_is_no_defect(tmp_path):
+    code = "from nearkin.cli.terminal import terminal\nfor _ in range(2): terminal().print('a row')"
+    reading, writing = os.pipe()
+    os.close(reading)
+    with os.fdopen(writing, "wb") as unread:
+        done = subprocess.run([sys.executable, "-c", code], stdout=unread, stderr=subprocess.PIPE, check=False)
+    assert (done.returncode, done.stderr) == (141, b"")
+
+
 def test_help_keeps_lines_that_belong_together(nearkin):
-    assert "\n  4 input was refused or not found, 130 interrupted.\n" in nearkin("--help").output
+    assert (
+        "\n  4 input was refused or not found, 130 interrupted, 141 nobody reads the output.\n"
+        in nearkin("--help").output
+    )
     assert '{"id": "1", "title": "Red mug"' in nearkin("publish", "--help").output

@@ -43,7 +43,18 @@ def test_a_whole_event_is_sent_byte_for_byte():
     ("line", "reason", "field"),
     [
         (b"no json", "not_json", ""),
+        (b'{"id": "1", "title": "Mug"} x', "not_json", ""),
+        (b'{"id": "1"}{"id": "2"}', "not_json", ""),
+        (b'{"id": "1", "numbers": {"weight": {"value": 1e999, "unit": "g"}}}', "out_of_range", ""),
+        (
+            b'{"kind": "deleted", "event_id": "e", "occurred_at": 1700000000000, "id": "1", "version": 1e999}',
+            "out_of_range",
+            "version",
+        ),
+        (b'{"id": "1", "title": "\\ud800"}', "surrogate", ""),
+        (b'{"id": "1", "price": {"amount": NaN, "currency": "GBP"}}', "not_finite", ""),
         (b"[1]", "wrong_type", ""),
+        (b'{"id": "1", "offer_version": 5}', "missing_field", "offer_version"),
         (b'{"id": "1", "titel": "Mug"}', "unknown_field", ""),
         (b'{"title": "Mug"}', "missing_field", "id"),
         (b'{"id": "1", "title": 7}', "wrong_type", "content.title"),
@@ -58,3 +69,9 @@ def test_a_line_that_breaks_the_contract_is_refused_with_reason_and_field(line, 
     with pytest.raises(InvalidEvent) as refused:
         parse_line(line, NOW)
     assert (refused.value.reason, refused.value.field) == (reason, field)
+
+
+@pytest.mark.parametrize("line", [b"[", b"{", b'[{"id": "1"}]', b'"1"', b'{"id": "1"},'])
+def test_what_spreads_over_lines_or_comes_in_an_array_is_told_that_a_line_is_one_object(line):
+    with pytest.raises(InvalidEvent, match="put one whole JSON object on each line"):
+        parse_line(line, NOW)

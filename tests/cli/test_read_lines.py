@@ -1,12 +1,14 @@
 import bz2
 import gzip
 import lzma
+import os
+from pathlib import Path
 
 import pytest
 
-from nearkin.cli.read_lines import read_lines
+from nearkin.cli.read_lines import read_lines, reads_once, require_readable
 from nearkin.contracts.limits import MAX_EVENT_BYTES
-from nearkin.core.errors import InvalidEvent
+from nearkin.core.errors import Misconfigured
 
 TEXT = b'{"id": "1"}\n\n{"id": "2"}\n{"id": "3"}'
 
@@ -36,10 +38,33 @@ def test_of_an_endless_line_only_so_much_is_kept_as_shows_that_it_is_too_long(tm
 def test_damage_is_told_with_the_file(tmp_path, compress):
     file = tmp_path / "items"
     file.write_bytes(compress(TEXT * 1000)[:-20])
-    with pytest.raises(InvalidEvent, match=r"items.*damaged"):
+    with pytest.raises(Misconfigured, match=r"items.*damaged"):
         list(read_lines(str(file)))
 
 
 def test_a_file_that_is_not_there_is_named(tmp_path):
-    with pytest.raises(InvalidEvent, match=r"missing\.jsonl: No such file"):
+    with pytest.raises(Misconfigured, match=r"missing\.jsonl: No such file"):
         list(read_lines(str(tmp_path / "missing.jsonl")))
+
+
+@pytest.mark.parametrize("compress", [bytes, gzip.compress])
+def test_a_byte_order_mark_is_left_out_at_the_start_of_a_file_and_nowhere_else(tmp_path, compress):
+    file = tmp_path / "items"
+    file.write_bytes(compress(b"\xef\xbb\xbf1\n\xef\xbb\xbf2\n"))
+    assert [line.value for line in read_lines(str(file))] == [b"1\n", b"\xef\xbb\xbf2\n"]
+
+
+def test_what_can_be_read_only_once_is_known(tmp_path):
+    (tmp_path / "file").touch()
+    os.mkfifo(tmp_path / "pipe")
+    names = ["-", "/dev/null", *(str(tmp_path / name) for name in ("pipe", "file", "missing")), str(tmp_path)]
+    assert [name for name in names if reads_once(name)] == names[:3]
+
+
+def test_a_file_is_refused_before_anything_of_it_is_read(tmp_path):
+    os.mkfifo(tmp_path / "pipe")
+    require_readable(str(tmp_path / "pipe"))
+    require_readable(str(Path(__file__)))
+    for name in ("missing", "."):
+        with pytest.raises(Misconfigured, match=r"No such file|Is a directory"):
+            require_readable(str(tmp_path / name))

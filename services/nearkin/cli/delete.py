@@ -5,7 +5,7 @@ from pathlib import Path
 import click
 
 from nearkin.cli.target import data_option, target
-from nearkin.client.producer import ItemProducer
+from nearkin.client.producer import ItemProducer, now_ms
 from nearkin.core.item import MAX_VERSION
 from nearkin.ops.topics import require_lanes
 
@@ -21,13 +21,15 @@ from nearkin.ops.topics import require_lanes
 def delete(ids: tuple[str, ...], version: int | None, data: Path | None) -> None:
     """Publish that items are gone.
 
-    A deletion wins over every version up to its own, whatever the order of arrival; a newer upsert brings the item
-    back.
+    A deletion wins over every version up to its own, whatever the order of arrival; a newer version than that stays,
+    and a newer upsert brings the item back. `nearkin item` shows what became of it.
     """
     settings = target(data)
+    version = now_ms() if version is None else version
     require_lanes(settings.kafka_bootstrap)
     with ItemProducer(settings.kafka_bootstrap) as producer:
         outcomes = [(item_id, producer.delete(item_id, version)) for item_id in ids]
         for item_id, outcome in outcomes:
             place = outcome.result()
-            click.echo(f"deleted {item_id} ({place.topic}[{place.partition}] offset {place.offset})")
+            where = f"{place.topic}[{place.partition}] offset {place.offset}"
+            click.echo(f"deletion of {item_id} published, version {version} ({where})")

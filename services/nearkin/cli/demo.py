@@ -21,6 +21,8 @@ from rich.table import Table
 
 import nearkin
 from nearkin.cli.printable import printable
+from nearkin.cli.similar import FUSED_SCORES
+from nearkin.cli.terminal import terminal
 
 if TYPE_CHECKING:
     from nearkin.cli.prove_searchable import Proofs
@@ -101,7 +103,7 @@ def demo(json_file: Path | None, keep: bool) -> None:
 
     if json_file is not None and not os.access(json_file.absolute().parent, os.W_OK):
         raise click.BadParameter(f"{json_file.absolute().parent} cannot be written", param_hint="--json")
-    console = Console()
+    console = terminal()
     began = time.perf_counter()
     figures = Figures()
     folder = Path(tempfile.mkdtemp(prefix="nearkin-demo-"))
@@ -125,7 +127,7 @@ def demo(json_file: Path | None, keep: bool) -> None:
 
     console.print("Starting broker, Redis, index, two indexers and look-ups ...")
     try:
-        asyncio.run(run_stack(folder, work, report=Reporter(Console(stderr=True)).report))
+        asyncio.run(run_stack(folder, work, report=Reporter(terminal(stderr=True)).report))
     except StopRequested:
         if not finished:
             click.echo("interrupted", err=True)
@@ -320,6 +322,8 @@ def _show(console: Console, figures: Figures, stack: "Stack") -> None:
         )  # fmt: skip
     for shown in figures.shown:
         _show_item(console, shown)
+    if figures.shown:
+        console.print(FUSED_SCORES, style="dim", highlight=False)
     console.print(endpoints_table(stack.endpoints))
     console.print(
         f"Start {figures.start_s:.1f} s, first load of {figures.catalogue_items - figures.new_items} items "

@@ -26,6 +26,7 @@ class Refusal:
         reason: the stable word of the dead letter.
         field: what was wrong in the event; empty where it was the whole.
         problem: what was wrong.
+        remedy: what the producer can do.
         at_ms: when, in milliseconds since the epoch.
         origin: the topic, partition and offset that the event came from.
     """
@@ -33,6 +34,7 @@ class Refusal:
     reason: str
     field: str
     problem: str
+    remedy: str
     at_ms: int
     origin: str
 
@@ -90,6 +92,7 @@ def _refusal(record: Any) -> Refusal:
         reason=header("reason") or "unknown",
         field=header("field"),
         problem=header("problem"),
+        remedy=header("remedy"),
         at_ms=int(failed_at) if failed_at.isdecimal() else record.timestamp,
         origin=f"{header('origin-topic')}[{header('origin-partition')}] offset {header('origin-offset')}",
     )

@@ -6,12 +6,12 @@ from pathlib import Path
 from typing import Any
 
 import click
-from rich.console import Console
 from rich.table import Table
 
 from nearkin.cli.find_refusals import Refusal, find_refusals
 from nearkin.cli.printable import printable
 from nearkin.cli.target import data_option, target
+from nearkin.cli.terminal import terminal
 from nearkin.core.errors import Unavailable
 
 _MEANING = {
@@ -59,6 +59,7 @@ def item(item_id: str, as_json: bool, data: Path | None) -> None:
                 "reason": one.reason,
                 "field": one.field,
                 "problem": one.problem,
+                "remedy": one.remedy,
                 "at": _time(one.at_ms),
                 "origin": one.origin,
             }
@@ -74,7 +75,7 @@ def item(item_id: str, as_json: bool, data: Path | None) -> None:
 
 
 def _show(said: dict[str, Any], problem: str) -> None:
-    console = Console()
+    console = terminal()
     table = Table(show_header=False)
     for name, value in said.items():
         if name == "refusals" or value in (None, ""):
@@ -84,12 +85,16 @@ def _show(said: dict[str, Any], problem: str) -> None:
     console.print(table)
     for one in said["refusals"]:
         where = f"{one['field']}: " if one["field"] else ""
+        remedy = f"; {one['remedy']}" if one["remedy"] else ""
         console.print(
-            f"refused at {one['at']} ({one['reason']}): {where}{one['problem']} — from {one['origin']}",
+            f"refused at {one['at']} ({one['reason']}): {where}{one['problem']}{remedy} — from {one['origin']}",
             style="yellow", markup=False, highlight=False,
         )  # fmt: skip
     if said["status"] == "unknown" and not said["refusals"] and not problem:
-        console.print("nothing was refused of it lately: it was not published, or waits for the indexer")
+        console.print(
+            "nothing was refused of it lately: it was not published, or waits for the indexer; or it was published to "
+            "an embedded broker that ended since, and with it what waited and what was refused"
+        )
     if problem:
         console.print(problem, style="yellow", markup=False)
 

@@ -1,10 +1,12 @@
 """The command `nearkin`: each error becomes one line that says what to do, and an exit code that says what it was.
 
 Exit codes: 0 done, 1 a defect, 2 wrong usage or configuration, 3 something is unavailable, 4 input was refused or not
-found, 130 interrupted. Only a defect shows a traceback.
+found, 130 interrupted, 141 nobody reads the output any more. Only a defect shows a traceback.
 """
 
+import contextlib
 import logging
+from collections.abc import Iterator
 from typing import Any
 
 import click
@@ -15,6 +17,8 @@ from nearkin.cli.demo import demo
 from nearkin.cli.item import item
 from nearkin.cli.publish import publish
 from nearkin.cli.similar import similar
+from nearkin.cli.target import stack_that_serves
+from nearkin.cli.terminal import end_unread
 from nearkin.cli.topics import topics
 from nearkin.cli.up import up
 from nearkin.core.errors import Misconfigured, NearkinError, PermanentError, Unavailable
@@ -25,9 +29,9 @@ INTERRUPTED = 130
 class Told(click.ClickException):
     """An error of Nearkin's own, as a person reads it and a script sees it."""
 
-    def __init__(self, error: NearkinError) -> None:
+    def __init__(self, error: NearkinError, context: click.Context) -> None:
         self.exit_code = exit_code(error)
-        super().__init__(f"{error}{_hint(error)}")
+        super().__init__(f"{error}{_hint(error, context)}")
 
 
 def exit_code(error: NearkinError) -> int:
@@ -37,29 +41,48 @@ def exit_code(error: NearkinError) -> int:
     return 4 if isinstance(error, PermanentError) else 3
 
 
-def _hint(error: NearkinError) -> str:
+def _hint(error: NearkinError, context: click.Context) -> str:
     if not isinstance(error, Unavailable):
         return ""
     setting = {"broker": "NEARKIN_KAFKA_BOOTSTRAP", "look-up service": "NEARKIN_LOOKUP_ADDRESS"}.get(error.engine)
     if setting is None:
         return ""
+    if folder := stack_that_serves(error.engine, context):
+        return (
+            f"; `nearkin up` runs on {folder} and may be starting this part again: try again in some seconds, or read "
+            f"{folder / 'logs'}"
+        )
     return f"; start `nearkin up`, or name its folder with --data or another service with {setting}"
 
 
 class Commands(click.Group):
     """Turns the errors of commands into lines and exit codes."""
 
+    def make_context(self, *arguments: Any, **options: Any) -> click.Context:
+        """Read the command line; --help and --version are answered here."""
+        with _while_somebody_reads():
+            return super().make_context(*arguments, **options)
+
     def invoke(self, context: click.Context) -> Any:
         """Run the command that was chosen."""
         # What kafka-python logs while it retries would stand around the one line that says what to do.
         logging.getLogger("kafka").addHandler(logging.NullHandler())
         try:
-            return super().invoke(context)
+            with _while_somebody_reads():
+                return super().invoke(context)
         except NearkinError as error:
-            raise Told(error) from error
+            raise Told(error, context) from error
         except KeyboardInterrupt:
             click.echo("interrupted", err=True)
             raise click.exceptions.Exit(INTERRUPTED) from None
+
+
+@contextlib.contextmanager
+def _while_somebody_reads() -> Iterator[None]:
+    try:
+        yield
+    except BrokenPipeError:
+        end_unread()
 
 
 @click.group(cls=Commands, context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 110})
@@ -73,7 +96,7 @@ def main() -> None:
 
     \b
     Exit codes: 0 done, 1 a defect, 2 wrong usage or configuration, 3 something is unavailable,
-    4 input was refused or not found, 130 interrupted.
+    4 input was refused or not found, 130 interrupted, 141 nobody reads the output.
     """  # noqa: D301  # click reads \b
 
 

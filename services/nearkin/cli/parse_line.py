@@ -16,6 +16,11 @@ _CONTENT = frozenset(WireContent.__struct_fields__)
 _OFFER = frozenset(WireOffer.__struct_fields__)
 _VERSIONS = frozenset({"content_version", "offer_version", "occurred_at", "event_id"})
 
+#: What the contract says of a line that cannot be read, and says well.
+_UNREADABLE = frozenset({"not_utf8", "surrogate", "not_finite", "too_deep", "too_large"})
+
+_REMEDY = "put one whole JSON object on each line, and nothing after it"
+
 
 def parse_line(value: bytes, now_ms: int) -> tuple[bytes, bytes]:
     """The record that a line stands for.
@@ -39,12 +44,33 @@ def parse_line(value: bytes, now_ms: int) -> tuple[bytes, bytes]:
 
 
 def _as_object(value: bytes) -> dict[str, Any] | None:
-    """The line as an object; None where the contract's own reading says better what is wrong."""
+    """The line as an object; None where it cannot be read whole and is an event that the contract takes even so.
+
+    Raises:
+        InvalidEvent: it cannot be read, or is no object.
+    """
     try:
         line = msgspec.json.decode(value)
-    except (msgspec.DecodeError, RecursionError, UnicodeDecodeError):
+    except (msgspec.DecodeError, RecursionError, UnicodeDecodeError) as error:
+        try:
+            read_item_event(value)
+        except InvalidEvent as refused:
+            # The contract's reading may miss `kind` before it comes to what is broken; an item need not have one.
+            well_said = refused.reason in _UNREADABLE or (refused.reason == "out_of_range" and refused.field)
+            raise refused if well_said else _unreadable(error) from None
         return None
-    return line if isinstance(line, dict) else None
+    if not isinstance(line, dict):
+        raise InvalidEvent("the line is JSON, but no object", remedy=_REMEDY, reason="wrong_type")
+    return line
+
+
+def _unreadable(error: Exception) -> InvalidEvent:
+    if isinstance(error, msgspec.ValidationError):
+        problem = "a number is larger than a double holds"
+        return InvalidEvent(problem, remedy="send a smaller one", reason="out_of_range")
+    follows = "trailing characters" in str(error)
+    problem = "something follows the line's JSON value" if follows else "the line is not JSON"
+    return InvalidEvent(problem, remedy=_REMEDY, reason="not_json")
 
 
 def _completed(item: dict[str, Any], now_ms: int) -> dict[str, Any]:
@@ -67,6 +93,13 @@ def _completed(item: dict[str, Any], now_ms: int) -> dict[str, Any]:
     if "id" in item:
         event["id"] = item["id"]
     offer = {name: value for name, value in item.items() if name in _OFFER}
-    if offer or "offer_version" in item:
+    if not offer and "offer_version" in item:
+        raise InvalidEvent(
+            "it comes without an offer",
+            field="offer_version",
+            remedy="say price, availability or markets too, or leave it out",
+            reason="missing_field",
+        )
+    if offer:
         event |= {"offer": offer, "offer_version": item.get("offer_version", now_ms)}
     return event

@@ -5,41 +5,51 @@ from collections.abc import Iterator
 from concurrent.futures import Future
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import NoReturn
 
 import click
 from rich.console import Console
 from rich.progress import BarColumn, Progress, TaskProgressColumn, TextColumn, TimeElapsedColumn
 
 from nearkin.cli.parse_line import parse_line
-from nearkin.cli.read_lines import Line, read_lines
+from nearkin.cli.read_lines import Line, read_lines, reads_once, require_readable
 from nearkin.cli.target import data_option, target
+from nearkin.cli.terminal import terminal
 from nearkin.client.producer import ItemProducer, Published, now_ms
-from nearkin.core.errors import InvalidEvent
+from nearkin.core.errors import InvalidEvent, Misconfigured
 from nearkin.ops.topics import require_lanes
 
-#: How many refused lines are named before only their number is told.
+#: How many refused lines are named before only their number is told, unless more are asked for.
 NAMED = 20
 
 
 @dataclass(slots=True)
 class Refusals:
-    """Lines that were not sent, told as they are found.
+    """Lines that are not sent, told as they are found.
 
     Attributes:
         console: where they are told.
+        named: how many of them; the others are counted.
         count: how many there are.
     """
 
     console: Console
+    named: int = NAMED
     count: int = 0
 
     def add(self, line: Line, error: InvalidEvent) -> None:
         """Tell one."""
         self.count += 1
-        if self.count <= NAMED:
+        if self.count <= self.named:
             self.console.print(f"refused {_located(line, error)}", style="yellow", markup=False, highlight=False)
-        elif self.count == NAMED + 1:
-            self.console.print("… further refusals are counted only", style="yellow")
+        elif self.count == self.named + 1:
+            self.console.print("… further refusals are counted only: --name-refused names more", style="yellow")
+
+    def end(self, why: str = "") -> NoReturn:
+        """Tell how many there are, and end the command."""
+        lines = "1 line" if self.count == 1 else f"{self.count} lines"
+        self.console.print(f"refused {lines}{why}", style="yellow", highlight=False)
+        raise click.exceptions.Exit(4)
 
 
 @dataclass(slots=True)
@@ -75,8 +85,19 @@ class Outcomes:
     help="stop: check every line of a file before the first is sent, and send nothing where one is refused; "
     "skip: send the others.",
 )
+@click.option(
+    "--name-refused",
+    "named",
+    type=click.IntRange(0),
+    default=NAMED,
+    show_default=True,
+    metavar="N",
+    help="Name so many refused lines, and count the others.",
+)
 @data_option
-def publish(files: tuple[str, ...], rate: float | None, bulk: bool, on_error: str, data: Path | None) -> None:
+def publish(
+    files: tuple[str, ...], rate: float | None, bulk: bool, on_error: str, named: int, data: Path | None
+) -> None:
     """Publish items or events from JSON Lines, plain or compressed (gzip, bzip2, xz); - is standard input.
 
     A line is a whole event of the contract, or an item:
@@ -85,44 +106,67 @@ def publish(files: tuple[str, ...], rate: float | None, bulk: bool, on_error: st
     {"id": "1", "title": "Red mug", "price": {"amount": 4.5, "currency": "GBP"}, "markets": ["GB"]}
 
     An item's versions are the time in milliseconds where it does not bring content_version and offer_version. Exits
-    with 4 where a line was refused. Standard input cannot be read twice: there, stop ends at the first refused line.
+    with 4 where a line was refused. Standard input and pipes cannot be read twice: there, stop ends at the first
+    refused line, and what came before it is published.
     """  # noqa: D301  # click reads \b
-    console = Console(stderr=True)
-    refusals = Refusals(console)
+    console = terminal(stderr=True)
+    refusals = Refusals(console, named)
+    for name in files:
+        require_readable(name)
     if on_error == "stop":
-        for name in files:
-            for line in () if name == "-" else read_lines(name):
-                _parsed(line)
+        _check(files, refusals)
     settings = target(data)
     require_lanes(settings.kafka_bootstrap)
     outcomes = Outcomes()
     began = time.monotonic()
-    sent = 0
-    with ItemProducer(settings.kafka_bootstrap) as producer, _progress(console) as progress:
-        task = progress.add_task("publishing", total=_total_bytes(files), sent=0)
-        for line, done_bytes in _lines(files):
+    try:
+        with ItemProducer(settings.kafka_bootstrap) as producer, _progress(console) as progress:
+            task = progress.add_task("publishing", total=_total_bytes(files), sent=0)
+            sent = 0
             try:
-                key, value = parse_line(line.value, now_ms())
-            except InvalidEvent as error:
-                if on_error == "stop":
+                for line, done_bytes in _lines(files):
+                    if rate and (early := began + sent / rate - time.monotonic()) > 0:
+                        time.sleep(early)
+                    # Stamped when it is sent: a time before the pause would call the item older than it is.
+                    try:
+                        key, value = parse_line(line.value, now_ms())
+                    except InvalidEvent as error:
+                        refusals.add(line, error)
+                        if on_error == "stop":
+                            break
+                        continue
+                    producer.send(key, value, bulk=bulk).add_done_callback(outcomes.take)
+                    sent += 1
+                    outcomes.check()
+                    progress.update(task, completed=done_bytes, sent=sent)
+                else:
+                    progress.update(task, completed=_total_bytes(files), sent=sent)
+            except Misconfigured as error:
+                if error.reason == "file":  # its rest cannot be read; what came before it is sent
                     producer.flush()
-                    raise _at(line, error) from error
-                refusals.add(line, error)
-                continue
-            if rate and (early := began + sent / rate - time.monotonic()) > 0:
-                time.sleep(early)
-            producer.send(key, value, bulk=bulk).add_done_callback(outcomes.take)
-            sent += 1
-            outcomes.check()
-            progress.update(task, completed=done_bytes, sent=sent)
-        producer.flush()
-        progress.update(task, completed=_total_bytes(files), sent=sent)
-    outcomes.check()
+                raise
+            producer.flush()
+        outcomes.check()
+    except BaseException:
+        if outcomes.acknowledged:
+            console.print(f"published {outcomes.acknowledged} events before it ended", highlight=False)
+        raise
     took = time.monotonic() - began
     console.print(f"published {outcomes.acknowledged} events in {took:.1f} s", highlight=False)
     if refusals.count:
-        console.print(f"refused {refusals.count} lines", style="yellow", highlight=False)
-        raise click.exceptions.Exit(4)
+        refusals.end("; what came after it was not read" if on_error == "stop" else "")
+
+
+def _check(files: tuple[str, ...], refusals: Refusals) -> None:
+    """Check every line that can be read twice; where one is refused, nothing is sent."""
+    for name in files:
+        for line in () if reads_once(name) else read_lines(name):
+            try:
+                parse_line(line.value, now_ms())
+            except InvalidEvent as error:
+                refusals.add(line, error)
+    if refusals.count:
+        refusals.end("; published nothing (--on-error skip publishes the others)")
 
 
 def _lines(files: tuple[str, ...]) -> Iterator[tuple[Line, int]]:
@@ -131,27 +175,16 @@ def _lines(files: tuple[str, ...]) -> Iterator[tuple[Line, int]]:
     for name in files:
         for line in read_lines(name):
             yield line, before + line.read_bytes
-        before += 0 if name == "-" else Path(name).stat().st_size
-
-
-def _parsed(line: Line) -> None:
-    try:
-        parse_line(line.value, now_ms())
-    except InvalidEvent as error:
-        raise _at(line, error) from error
-
-
-def _at(line: Line, error: InvalidEvent) -> InvalidEvent:
-    field_ = f"{line.place}: {error.field}" if error.field else line.place
-    return InvalidEvent(error.problem, remedy=error.remedy, field=field_, reason=error.reason)
+        before += 0 if reads_once(name) else Path(name).stat().st_size
 
 
 def _located(line: Line, error: InvalidEvent) -> str:
-    return str(_at(line, error))
+    where = f"{line.place}: {error.field}" if error.field else line.place
+    return f"{where}: {error.problem}; {error.remedy}"
 
 
 def _total_bytes(files: tuple[str, ...]) -> float | None:
-    return None if "-" in files else sum(Path(name).stat().st_size for name in files)
+    return None if any(map(reads_once, files)) else sum(Path(name).stat().st_size for name in files)
 
 
 def _progress(console: Console) -> Progress:

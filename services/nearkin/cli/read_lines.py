@@ -1,17 +1,22 @@
 """Reads JSON Lines from files and standard input, plain or compressed with gzip, bzip2 or xz, in bounded memory."""
 
 import bz2
+import codecs
+import errno
 import gzip
 import io
 import lzma
+import os
+import stat
 import sys
 import zlib
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from pathlib import Path
 from typing import IO, Any
 
 from nearkin.contracts.limits import MAX_EVENT_BYTES
-from nearkin.core.errors import InvalidEvent
+from nearkin.core.errors import Misconfigured
 
 _OPENERS: dict[bytes, Callable[[Any], Any]] = {
     b"\x1f\x8b": gzip.open,
@@ -35,11 +40,40 @@ class Line:
     read_bytes: int
 
 
-def read_lines(name: str) -> Iterator[Line]:
-    """The lines of a file; of standard input where the name is `-`.
+def require_readable(name: str) -> None:
+    """Refuse a file that could not be read; reads nothing of it.
 
     Raises:
-        InvalidEvent: the file cannot be read, or its compression is damaged.
+        Misconfigured: says why.
+    """
+    try:
+        if name == "-":
+            return
+        if reads_once(name):
+            if not os.access(name, os.R_OK):
+                raise PermissionError(errno.EACCES, os.strerror(errno.EACCES))
+        else:
+            _opened(name).close()
+    except OSError as error:
+        raise _unreadable(name, error) from error
+
+
+def reads_once(name: str) -> bool:
+    """Whether what is read of it is gone: a pipe, a terminal, standard input."""
+    if name == "-":
+        return True
+    try:
+        mode = Path(name).stat().st_mode
+    except OSError:
+        return False
+    return not stat.S_ISREG(mode) and not stat.S_ISDIR(mode)
+
+
+def read_lines(name: str) -> Iterator[Line]:
+    """The lines of a file; of standard input where the name is `-`. A byte order mark at its start is left out.
+
+    Raises:
+        Misconfigured: the file cannot be read, or its compression is damaged.
     """
     number = 0
     try:
@@ -49,12 +83,17 @@ def read_lines(name: str) -> Iterator[Line]:
             opener = next((opener for magic, opener in _OPENERS.items() if start.startswith(magic)), None)
             stream = opener(raw) if opener else raw
             for number, value in enumerate(_bounded(stream), 1):
+                if number == 1:
+                    value = value.removeprefix(codecs.BOM_UTF8)
                 if value.strip():
                     yield Line(f"{name}:{number}", value, file.tell() if file.seekable() else 0)
     except (OSError, EOFError, lzma.LZMAError, zlib.error) as error:
-        what = getattr(error, "strerror", None) or f"its compression is damaged ({type(error).__name__})"
-        place = f"{name}:{number + 1}" if number else name
-        raise InvalidEvent(what, field=place, remedy="give a file that can be read to its end") from error
+        raise _unreadable(f"{name}:{number + 1}" if number else name, error) from error
+
+
+def _unreadable(place: str, error: Exception) -> Misconfigured:
+    what = getattr(error, "strerror", None) or f"its compression is damaged ({type(error).__name__})"
+    return Misconfigured(what, field=place, remedy="give a file that can be read to its end", reason="file")
 
 
 def _opened(name: str) -> io.FileIO:

@@ -10,6 +10,11 @@ from nearkin.core.errors import Unavailable
 from nearkin.embedded.endpoints import read_endpoints
 from nearkin.ops.settings import Settings, load_settings
 
+#: The settings that say where an engine is, by the engine's name in errors.
+_ADDRESSES = {"broker": "kafka_bootstrap", "look-up service": "lookup_address"}
+
+_SERVED = "nearkin.cli.target"
+
 
 def data_option(command: Callable[..., Any]) -> Callable[..., Any]:
     """The option that names the folder of `nearkin up`."""
@@ -44,4 +49,14 @@ def target(data: Path | None) -> Settings:
     }
     if data is None:
         found = {name: value for name, value in found.items() if name not in settings.model_fields_set}
+    if (context := click.get_current_context(silent=True)) is not None:
+        context.meta[_SERVED] = {
+            engine: data or settings.up_data for engine, name in _ADDRESSES.items() if name in found
+        }
     return load_settings(**found)
+
+
+def stack_that_serves(engine: str, context: click.Context) -> Path | None:
+    """The folder of the running stack that a command asked for an engine; None where it asked another one."""
+    served: dict[str, Path] = context.meta.get(_SERVED, {})
+    return served.get(engine)

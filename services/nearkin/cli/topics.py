@@ -5,13 +5,17 @@ from pathlib import Path
 import click
 
 from nearkin.cli.target import data_option, target
+from nearkin.contracts.topics import TOPICS
 from nearkin.core.errors import Misconfigured
 from nearkin.ops.topics import TopicsReport, apply_topics, check_topics
 
 
 @click.group()
 def topics() -> None:
-    """Make the topics on the broker, or compare them with the contract."""
+    """Make the topics on the broker, or compare them with the contract.
+
+    They are items.v1, items-bulk.v1, and for each the .dlq that keeps what was refused.
+    """
 
 
 @topics.command()
@@ -38,7 +42,7 @@ def _tell(report: TopicsReport) -> None:
     for one in report.mismatches:
         click.echo(f"{one.topic}: {one.setting} is {one.found}, must be {one.wanted}")
     if report.agrees:
-        click.echo("every topic is as it must be")
+        click.echo(f"every topic is as it must be: {', '.join(topic.name for topic in TOPICS)}")
         return
     remedies = dict.fromkeys(one.remedy for one in report.mismatches)
     if report.missing:
