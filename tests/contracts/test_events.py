@@ -4,7 +4,9 @@ import base64
 import copy
 import json
 import random
+import uuid
 from collections.abc import Iterator
+from decimal import Decimal
 from pathlib import Path
 from typing import Any
 
@@ -157,6 +159,28 @@ class TestReading:
         assert decode_item_event("마그".encode(), as_json(deletion(id="마그"))).item_id == "마그"
 
 
+    @pytest.mark.parametrize(
+        ("event", "message"),
+        [
+            (upsert({"title": None}), "content.title: it is null, and must be a text; "),
+            (upsert({"tags": "tea"}), "content.tags: it is a text, and must be a list; "),
+            (upsert({"attributes": {"colour": 5}}), "content.attributes[...]: it is a whole number, and must be a text; "),
+            (upsert({"numbers": {"n": 5}}), "content.numbers[...]: it is a whole number, and must be an object; "),
+            (deletion(version=1.5), "version: it is a number with a fraction, and must be a whole number; "),
+            (deletion(version=True), "version: it is true or false, and must be a whole number; "),
+            (deletion(kind=5), "kind: it must be a text; "),
+            (upsert({}, offer_version=1, offer={"price": 4.5}), "offer.price: it is a number with a fraction, and must be an"),
+            ([deletion()], "it is a list, and must be an object: one to a record, or to a line of a file; "),
+            ("deleted", "it is a text, and must be an object; "),
+        ],
+    )
+    def test_a_wrong_type_is_told_with_the_right_one(self, event: Any, message: str) -> None:
+        assert str(refusal(as_json(event))).startswith(message)
+
+    def test_a_byte_order_mark_is_called_by_its_name(self) -> None:
+        assert "byte order mark" in str(refusal(b"\xef\xbb\xbf" + as_json(deletion())))
+
+
 class TestEvolution:
     @pytest.mark.parametrize("path", VALID, ids=lambda path: path.stem)
     def test_an_older_consumer_reads_a_newer_event_as_if_the_new_fields_were_not_there(self, path: Path) -> None:
@@ -254,10 +278,17 @@ class TestProducing:
             (Content(title="x" * 1001), "too_long", "content.title"),
             (Content(title="\ud83d"), "surrogate", ""),
             (Content(title=5), "wrong_type", "content.title"),  # type: ignore[arg-type]
-            (Content(title=object()), "wrong_type", ""),  # type: ignore[arg-type]
+            (Content(title=object()), "wrong_type", "content.title"),  # type: ignore[arg-type]
+            (Content(title=b"mug"), "wrong_type", "content.title"),  # type: ignore[arg-type]
+            (Content(tags="tea"), "wrong_type", "content.tags"),  # type: ignore[arg-type]
+            (Content(categories=("home",)), "wrong_type", "content.categories[0]"),  # type: ignore[arg-type]
+            (Content(attributes=5), "wrong_type", "content.attributes"),  # type: ignore[arg-type]
+            (Content(numbers={"n": 5}), "wrong_type", "content.numbers[...]"),  # type: ignore[dict-item]
+            ({"title": "Mug"}, "wrong_type", "content"),
+            (None, "wrong_type", "content"),
             (Content(numbers={"n": Quantity(float("nan"), "ml")}), "not_finite", "content.numbers[...].value"),
             (Content(numbers={"n": Quantity(10**400, "ml")}), "out_of_range", "content.numbers[...].value"),
-            (Content(numbers={"n": Quantity(10**5000, "ml")}), "out_of_range", ""),
+            (Content(numbers={"n": Quantity(10**5000, "ml")}), "out_of_range", "content.numbers[...].value"),
             (Content(attributes={"a=b": "c"}), "bad_format", "content.attributes"),
         ],
     )
@@ -273,6 +304,44 @@ class TestProducing:
     def test_an_offer_needs_its_version(self) -> None:
         with pytest.raises(InvalidEvent, match="offer_version"):
             encode_upserted("i", Content(), 1, event_id="e", occurred_at=NOW, offer=Offer())
+
+    @pytest.mark.parametrize("offer", [8.0, {"price": None}, object()])
+    def test_an_offer_is_an_offer(self, offer: Any) -> None:
+        with pytest.raises(InvalidEvent, match=r"^offer: it is of the type \w+, and must be of the type Offer; "):
+            encode_offered("i", offer, 1, event_id="e", occurred_at=NOW)
+
+    def test_a_price_is_a_price(self) -> None:
+        with pytest.raises(InvalidEvent, match=r"^offer\.price: it is a number with a fraction, and must be an object; "):
+            encode_offered("i", Offer(8.5), 1, event_id="e", occurred_at=NOW)  # type: ignore[arg-type]
+
+    @pytest.mark.parametrize(
+        ("changes", "field"),
+        [
+            ({"item_id": 5}, "id"),
+            ({"item_id": uuid.UUID(int=1)}, "id"),
+            ({"version": "1"}, "version"),
+            ({"version": True}, "version"),
+            ({"event_id": None}, "event_id"),
+            ({"occurred_at": 1.5}, "occurred_at"),
+        ],
+    )
+    def test_a_wrong_type_names_the_field(self, changes: dict[str, Any], field: str) -> None:
+        event: dict[str, Any] = {"item_id": "i", "version": 1, "event_id": "e", "occurred_at": NOW, **changes}
+        with pytest.raises(InvalidEvent) as caught:
+            encode_deleted(**event)
+        assert (caught.value.reason, caught.value.field) == ("wrong_type", field)
+
+    def test_an_event_that_is_too_large_is_not_made(self) -> None:
+        images = tuple(str(n) + "x" * 2_000 for n in range(50))
+        content = Content(description="é" * 20_000, images=images, videos=tuple("é" * 2_000 + one[:9] for one in images))
+        with pytest.raises(InvalidEvent) as caught:
+            encode_upserted("i", content, 1, event_id="e", occurred_at=NOW)
+        assert caught.value.reason == "too_large"
+
+    def test_a_decimal_amount_is_a_number(self) -> None:
+        price = Price(Decimal("8.50"), "EUR")  # type: ignore[arg-type]
+        record = encode_offered("i", Offer(price), 1, event_id="e", occurred_at=NOW)
+        assert decode_item_event(*record).state.offer == Offer(Price(8.5, "EUR"))
 
 
 @pytest.mark.parametrize(

@@ -1,24 +1,26 @@
 """Item events on the wire and the item states that they stand for; what breaks the contract is refused with a reason.
 
 One msgspec decoder checks syntax, types and limits in a single pass. What it refuses is told as a short stable reason,
-the field and a remedy, and never quotes the event: events may hold what must not reach a log. A producer's encoder
-decodes what it made, so both sides apply the same rules.
+the field and a remedy, and never quotes the event: events may hold what must not reach a log. A producer's event is
+converted to the same structs before it is encoded, so both sides apply the same rules.
 
 Fields that are not known are ignored (a newer producer), a field that is left out has its default, and null is no
 value. Where a JSON object names a field twice, the last one counts.
 """
 
+import codecs
 import json
 import math
 import re
 from dataclasses import dataclass
 from enum import StrEnum
-from typing import Annotated, Final, NoReturn
+from typing import Annotated, Any, Final, NoReturn
 
 import msgspec
 from msgspec import UNSET, Meta, Struct, UnsetType
 
 from nearkin.contracts import limits
+from nearkin.contracts.wrong_type import field_of, is_of_a_name, wrong_type
 from nearkin.core import item
 from nearkin.core.errors import InvalidEvent
 from nearkin.core.item import Availability, Content, ItemState, Offer, Price, Quantity, Status
@@ -32,7 +34,7 @@ REMEDIES: Final = {
     "too_deep": "send fewer levels of nesting",
     "too_large": "send a smaller event",
     "null_value": "send a deleted event to delete an item; a null value deletes nothing here",
-    "wrong_type": "send the type that the schema names; a field without a value is left out, not null",
+    "wrong_type": "send that type; a field without a value is left out, not null",
     "unknown_kind": "send one of upserted, offered, deleted",
     "unknown_value": "send one of the values that the schema names",
     "missing_field": "send the field",
@@ -187,8 +189,7 @@ def read_item_event(value: bytes | None) -> ItemEvent:
     """
     if value is None:
         raise _refused("null_value", "", "the record's value is null")
-    if len(value) > limits.MAX_EVENT_BYTES:
-        raise _refused("too_large", "", f"the event is larger than {limits.MAX_EVENT_BYTES} bytes")
+    _require_size(value)
     try:
         event = _DECODER.decode(value.decode())
     except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
@@ -197,7 +198,7 @@ def read_item_event(value: bytes | None) -> ItemEvent:
         kind = Kind.UPSERTED
         if (event.offer is UNSET) != (event.offer_version is UNSET):
             missing = "offer" if event.offer is UNSET else "offer_version"
-            raise _refused("missing_field", missing, "offer and offer_version come both or not at all")
+            raise _unpaired(missing)
         if event.offer is UNSET or event.offer_version is UNSET:
             state = item.upserted(event.id, _content(event.content), event.content_version)
         else:
@@ -231,17 +232,15 @@ def encode_upserted(
     Raises:
         InvalidEvent: the event breaks the contract.
     """
-    return _record(
-        Upserted(
-            event_id=event_id,
-            occurred_at=occurred_at,
-            id=item_id,
-            content_version=content_version,
-            content=_wire_content(content),
-            offer_version=UNSET if offer_version is None else offer_version,
-            offer=UNSET if offer is None else _wire_offer(offer),
-        )
-    )
+    _require(content, Content, "content")
+    fields: dict[str, Any] = {"content_version": content_version, "content": content}
+    if offer is not None:
+        fields["offer"] = _offer_fields(offer)
+    if offer_version is not None:
+        fields["offer_version"] = offer_version
+    if (offer is None) != (offer_version is None):
+        raise _unpaired("offer" if offer is None else "offer_version")
+    return _record(Upserted, {"event_id": event_id, "occurred_at": occurred_at, "id": item_id, **fields})
 
 
 def encode_offered(
@@ -249,19 +248,20 @@ def encode_offered(
 ) -> tuple[bytes, bytes]:
     """The record that says what an item costs and where it is sold; returns and raises as `encode_upserted`."""
     return _record(
-        Offered(
-            event_id=event_id,
-            occurred_at=occurred_at,
-            id=item_id,
-            offer_version=offer_version,
-            offer=_wire_offer(offer),
-        )
+        Offered,
+        {
+            "event_id": event_id,
+            "occurred_at": occurred_at,
+            "id": item_id,
+            "offer_version": offer_version,
+            "offer": _offer_fields(offer),
+        },
     )
 
 
 def encode_deleted(item_id: str, version: int, *, event_id: str, occurred_at: int) -> tuple[bytes, bytes]:
     """The record that ends an item; returns and raises as `encode_upserted`."""
-    return _record(Deleted(event_id=event_id, occurred_at=occurred_at, id=item_id, version=version))
+    return _record(Deleted, {"event_id": event_id, "occurred_at": occurred_at, "id": item_id, "version": version})
 
 
 def _content(wire: WireContent) -> Content:
@@ -287,58 +287,57 @@ def _offer(wire: WireOffer) -> Offer:
     return Offer(price=price, availability=wire.availability, markets=wire.markets)
 
 
-def _wire_content(content: Content) -> WireContent:
-    return WireContent(
-        title=content.title,
-        description=content.description,
-        language=content.language,
-        categories=content.categories,
-        tags=content.tags,
-        attributes=dict(content.attributes),
-        numbers={
-            name: WireQuantity(_finite(number.value, "content.numbers[...].value"), number.unit)
-            for name, number in content.numbers.items()
-        },
-        images=content.images,
-        videos=content.videos,
-        maker=content.maker,
-        variant_group=content.variant_group,
-        status=content.status,
-    )
+def _require(value: object, kind: type, field: str) -> None:
+    """Refuse what is no such object; conversion would take any that has the attributes, or one that has none."""
+    if not isinstance(value, kind):
+        problem = f"it is of the type {type(value).__name__}, and must be of the type {kind.__name__}"
+        raise _refused("wrong_type", field, problem)
 
 
-def _wire_offer(offer: Offer) -> WireOffer:
-    price = UNSET if offer.price is None else _wire_price(offer.price)
-    return WireOffer(price=price, availability=offer.availability, markets=offer.markets)
+def _offer_fields(offer: Offer) -> dict[str, Any]:
+    """The offer as the wire has it: no price is none, not null."""
+    _require(offer, Offer, "offer")
+    price = {} if offer.price is None else {"price": offer.price}
+    return {"availability": offer.availability, "markets": offer.markets, **price}
 
 
-def _wire_price(price: Price) -> WirePrice:
-    return WirePrice(_finite(price.amount, "offer.price.amount"), price.currency)
+def _record(kind: type[Upserted | Offered | Deleted], fields: dict[str, Any]) -> tuple[bytes, bytes]:
+    """Make an event by the rules of reading, then encode it.
 
-
-def _finite(value: float, field: str) -> float:
-    """Refuse what JSON cannot say: the encoder would write null."""
-    if isinstance(value, float) and not math.isfinite(value):
-        raise _refused("not_finite", field, "the number is not finite")
-    return value
-
-
-def _record(event: Upserted | Offered | Deleted) -> tuple[bytes, bytes]:
-    """Encode an event, then read it as a consumer would: one set of rules."""
+    Conversion, not a reading of what was encoded: the encoder writes more types than the contract has (bytes as
+    Base64, an UUID as text), and does not say where the one is that it cannot write.
+    """
     try:
+        event = msgspec.convert(fields, kind, from_attributes=True)
+        _require_finite(event)
         value = _ENCODER.encode(event)
         key = event.id.encode()
+    except msgspec.ValidationError as error:
+        raise _broken_rule(str(error)) from None
     except UnicodeEncodeError as error:
         raise _refused("surrogate", "", "a text holds a lone surrogate") from error
-    except ValueError as error:  # an integer of more digits than Python writes
-        raise _refused("out_of_range", "", "a number is too large") from error
-    except (TypeError, AttributeError) as error:
-        raise _refused("wrong_type", "", "a value is of a type that JSON does not have") from error
-    decode_item_event(key, value)
+    _require_size(value)
     return key, value
 
 
-_WHERE = re.compile(r" - at (?:`key` in )?`\$\.?([^`]*)`$")
+def _require_finite(event: Upserted | Offered | Deleted) -> None:
+    """Refuse what JSON cannot say: the encoder would write null."""
+    if isinstance(event, Upserted) and not all(math.isfinite(one.value) for one in event.content.numbers.values()):
+        raise _refused("not_finite", "content.numbers[...].value", "the number is not finite")
+    offer = UNSET if isinstance(event, Deleted) else event.offer
+    if offer is not UNSET and offer.price is not UNSET and not math.isfinite(offer.price.amount):
+        raise _refused("not_finite", "offer.price.amount", "the number is not finite")
+
+
+def _require_size(value: bytes) -> None:
+    if len(value) > limits.MAX_EVENT_BYTES:
+        raise _refused("too_large", "", f"the event is larger than {limits.MAX_EVENT_BYTES} bytes")
+
+
+def _unpaired(missing: str) -> InvalidEvent:
+    return _refused("missing_field", missing, "offer and offer_version come both or not at all")
+
+
 _MISSING = re.compile(r"missing required field `(\w+)`")
 _LENGTH = re.compile(r"Expected `(\w+)` of length (<=|>=) (\d+)")
 _BOUND = re.compile(r"Expected `(?:int|float)` ([<>]=?) (\S+)")
@@ -368,18 +367,17 @@ def _refuse(error: Exception, value: bytes) -> NoReturn:
 
 def _broken_rule(message: str) -> InvalidEvent:
     """Translate the decoder's message, which names a type, a limit or a field, and where."""
-    where = _WHERE.search(message)
-    field = where[1] if where else ""
-    of_name = "a name in it " if where and "`key` in" in where[0] else ""
+    field = field_of(message)
+    subject = "a name in it" if is_of_a_name(message) else "it"
     if missing := _MISSING.search(message):
         field = f"{field}.{missing[1]}" if field else missing[1]
         return _refused("missing_field", field, "the field is missing")
     if length := _LENGTH.search(message):
         thing, comparison, limit = length.groups()
         if comparison == ">=":
-            return _refused("empty", field, f"{of_name or 'it '}is empty")
+            return _refused("empty", field, f"{subject} is empty")
         if thing == "str":
-            return _refused("too_long", field, f"{of_name or 'it '}is longer than {limit} characters")
+            return _refused("too_long", field, f"{subject} is longer than {limit} characters")
         return _refused("too_many", field, f"it has more than {limit} entries")
     if bound := _BOUND.search(message):
         word = "at least" if bound[1].startswith(">") else "at most"
@@ -387,12 +385,15 @@ def _broken_rule(message: str) -> InvalidEvent:
     if "out of range" in message:
         return _refused("out_of_range", field, "the number is larger than a double holds")
     if "matching regex" in message:
-        return _refused("bad_format", field, f"{of_name or 'it '}has not the form that the schema asks for")
+        return _refused("bad_format", field, f"{subject} has not the form that the schema asks for")
     if message.startswith("Invalid value"):
         return _refused("unknown_kind", "kind", "the kind is not known")
     if message.startswith("Invalid enum value"):
         return _refused("unknown_value", field, "the value is not one of those that are known")
-    return _refused("wrong_type", field, "the type is wrong")
+    problem = wrong_type(message)
+    if not field and "got `array`" in message:
+        problem += ": one to a record, or to a line of a file"
+    return _refused("wrong_type", field, problem)
 
 
 def _broken_syntax(value: bytes) -> InvalidEvent:
@@ -404,6 +405,8 @@ def _broken_syntax(value: bytes) -> InvalidEvent:
     except RecursionError:
         return _refused("too_deep", "", "the event is nested too deeply")
     except ValueError:
+        if value.startswith(codecs.BOM_UTF8):
+            return _refused("not_json", "", "the value begins with a byte order mark, which JSON does not have")
         return _refused("not_json", "", "the value is not JSON")
     if constants:
         return _refused("not_finite", "", "a number is NaN or infinite, which JSON does not have")

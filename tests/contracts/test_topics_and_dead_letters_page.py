@@ -1,0 +1,35 @@
+"""What docs/contracts.md says of topics is so, and its example shows every dead letter."""
+
+import re
+from pathlib import Path
+
+from kafka import KafkaProducer
+
+from nearkin.contracts.topics import DAY_MS, ITEMS, TOPICS
+from nearkin.core.errors import InvalidEvent
+from nearkin.embedded.broker import EmbeddedBroker
+from nearkin.ops.failures import dead_letter
+from nearkin.ops.record import Record, Rejected
+from nearkin.ops.topics import apply_topics
+
+PAGE = Path(__file__).parents[2] / "docs" / "contracts.md"
+(EXAMPLE,) = re.findall(r"```python\n(.*?)```", PAGE.read_text(), re.DOTALL)
+
+
+def test_every_topic_is_told_with_how_long_it_is_kept() -> None:
+    told = re.findall(r"^\| `([\w.-]+)` \| .* \| (\d+) days \|$", PAGE.read_text(), re.MULTILINE)
+    assert told == [(topic.name, str(topic.retention_ms // DAY_MS)) for topic in TOPICS]
+
+
+def test_the_example_shows_a_dead_letter_without_a_key(capsys) -> None:
+    record = Record(ITEMS.name, 2, 41, 1_700_000_000_000, None, b"{}", ())
+    refused = InvalidEvent("the record has no key", remedy="give it one", field="id", reason="bad_key")
+    letter = dead_letter(Rejected(record, refused), ITEMS.dead_letters, 1_700_000_000_001)
+    with EmbeddedBroker() as broker:
+        apply_topics(broker.bootstrap, 4, 1)
+        with KafkaProducer(bootstrap_servers=broker.bootstrap) as producer:
+            producer.send(letter.topic, value=letter.value, headers=list(letter.headers)).get(timeout=30)
+        exec(compile(EXAMPLE, str(PAGE), "exec"), {"bootstrap": broker.bootstrap, "__name__": "example"})
+    assert capsys.readouterr().out == (
+        "items.v1[2] offset 41 None bad_key: id: the record has no key; give it one\n"
+    )
