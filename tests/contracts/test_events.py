@@ -158,18 +158,23 @@ class TestReading:
     def test_an_id_in_any_script_is_its_own_key(self) -> None:
         assert decode_item_event("마그".encode(), as_json(deletion(id="마그"))).item_id == "마그"
 
-
     @pytest.mark.parametrize(
         ("event", "message"),
         [
             (upsert({"title": None}), "content.title: it is null, and must be a text; "),
             (upsert({"tags": "tea"}), "content.tags: it is a text, and must be a list; "),
-            (upsert({"attributes": {"colour": 5}}), "content.attributes[...]: it is a whole number, and must be a text; "),
+            (
+                upsert({"attributes": {"colour": 5}}),
+                "content.attributes[...]: it is a whole number, and must be a text; ",
+            ),
             (upsert({"numbers": {"n": 5}}), "content.numbers[...]: it is a whole number, and must be an object; "),
             (deletion(version=1.5), "version: it is a number with a fraction, and must be a whole number; "),
             (deletion(version=True), "version: it is true or false, and must be a whole number; "),
             (deletion(kind=5), "kind: it must be a text; "),
-            (upsert({}, offer_version=1, offer={"price": 4.5}), "offer.price: it is a number with a fraction, and must be an"),
+            (
+                upsert({}, offer_version=1, offer={"price": 4.5}),
+                "offer.price: it is a number with a fraction, and must be an",
+            ),
             ([deletion()], "it is a list, and must be an object: one to a record, or to a line of a file; "),
             ("deleted", "it is a text, and must be an object; "),
         ],
@@ -311,7 +316,9 @@ class TestProducing:
             encode_offered("i", offer, 1, event_id="e", occurred_at=NOW)
 
     def test_a_price_is_a_price(self) -> None:
-        with pytest.raises(InvalidEvent, match=r"^offer\.price: it is a number with a fraction, and must be an object; "):
+        with pytest.raises(
+            InvalidEvent, match=r"^offer\.price: it is a number with a fraction, and must be an object; "
+        ):
             encode_offered("i", Offer(8.5), 1, event_id="e", occurred_at=NOW)  # type: ignore[arg-type]
 
     @pytest.mark.parametrize(
@@ -333,7 +340,9 @@ class TestProducing:
 
     def test_an_event_that_is_too_large_is_not_made(self) -> None:
         images = tuple(str(n) + "x" * 2_000 for n in range(50))
-        content = Content(description="é" * 20_000, images=images, videos=tuple("é" * 2_000 + one[:9] for one in images))
+        content = Content(
+            description="é" * 20_000, images=images, videos=tuple("é" * 2_000 + one[:9] for one in images)
+        )
         with pytest.raises(InvalidEvent) as caught:
             encode_upserted("i", content, 1, event_id="e", occurred_at=NOW)
         assert caught.value.reason == "too_large"

@@ -30,6 +30,4 @@ def test_the_example_shows_a_dead_letter_without_a_key(capsys) -> None:
         with KafkaProducer(bootstrap_servers=broker.bootstrap) as producer:
             producer.send(letter.topic, value=letter.value, headers=list(letter.headers)).get(timeout=30)
         exec(compile(EXAMPLE, str(PAGE), "exec"), {"bootstrap": broker.bootstrap, "__name__": "example"})
-    assert capsys.readouterr().out == (
-        "items.v1[2] offset 41 None bad_key: id: the record has no key; give it one\n"
-    )
+    assert capsys.readouterr().out == ("items.v1[2] offset 41 None bad_key: id: the record has no key; give it one\n")

@@ -7,6 +7,7 @@ import socket
 import time
 
 from nearkin.core.errors import Misconfigured, Unavailable
+from nearkin.ops.addresses import split_addresses
 
 
 def require_broker(bootstrap: str, timeout_s: float) -> None:
@@ -20,7 +21,12 @@ def require_broker(bootstrap: str, timeout_s: float) -> None:
         Misconfigured: an address is not host:port.
         Unavailable: none accepts.
     """
-    addresses = [_address(part.strip()) for part in bootstrap.split(",")]
+    try:
+        addresses = split_addresses(bootstrap)
+    except ValueError as error:
+        raise Misconfigured(
+            str(error), field="bootstrap", remedy="give host:port, several separated by commas", reason="address"
+        ) from error
     deadline = time.monotonic() + timeout_s
     while True:
         for address in addresses:
@@ -33,12 +39,3 @@ def require_broker(bootstrap: str, timeout_s: float) -> None:
         if time.monotonic() >= deadline:
             raise Unavailable("broker", f"nothing answers at {bootstrap} ({problem.strerror or problem})")
         time.sleep(min(0.1, timeout_s))
-
-
-def _address(part: str) -> tuple[str, int]:
-    host, _, port = part.rpartition(":")
-    if not host or not port.isdecimal():
-        raise Misconfigured(
-            f"{part!r} is not host:port", field="NEARKIN_KAFKA_BOOTSTRAP", remedy="give host:port, separated by commas"
-        )
-    return host.strip("[]"), int(port)

@@ -7,25 +7,30 @@ Values are checked when the process starts, and a wrong one is refused with its 
 """
 
 import os
+import re
 from pathlib import Path
 from typing import Literal, get_args, get_origin
 
-from pydantic import Field, SecretStr, ValidationError
+from pydantic import Field, SecretStr, ValidationError, field_validator
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
 from nearkin.core.errors import Misconfigured
+from nearkin.ops.addresses import require_target, split_address, split_addresses
 
 
 class Settings(BaseSettings):
     """What can be set; each field's description is its documentation."""
 
-    model_config = SettingsConfigDict(env_prefix="NEARKIN_", frozen=True, extra="ignore")
+    model_config = SettingsConfigDict(env_prefix="NEARKIN_", frozen=True, extra="ignore", str_strip_whitespace=True)
 
     kafka_bootstrap: str = Field("127.0.0.1:9092", description="Kafka brokers, host:port separated by commas.")
     kafka_replication: int = Field(1, ge=1, le=9, description="Replication factor of topics that are created.")
     items_partitions: int = Field(4, ge=1, le=1024, description="Partitions of each item topic that is created.")
 
-    qdrant_url: str = Field("http://127.0.0.1:6334", description="The index's gRPC address, http:// or https://.")
+    qdrant_url: str = Field(
+        "http://127.0.0.1:6334",
+        description="The index's gRPC address: http:// or https://, and host:port; port 6334 where none is given.",
+    )
     qdrant_api_key: SecretStr | None = Field(None, description="API key of the index.")
     index_alias: str = Field(
         "nearkin-items", pattern=r"^[A-Za-z0-9_-]{1,64}$", description="Alias that names the serving collection."
@@ -93,6 +98,44 @@ class Settings(BaseSettings):
 
     data: Path | None = Field(None, description="Folder of evaluation data sets that the project does not ship.")
 
+    @field_validator("kafka_bootstrap")
+    @classmethod
+    def _brokers(cls, value: str) -> str:
+        split_addresses(value)
+        return ",".join(part.strip() for part in value.split(","))
+
+    @field_validator("lookup_listen", "metrics_listen")
+    @classmethod
+    def _listening(cls, value: str) -> str:
+        split_address(value, least_port=0)
+        return value
+
+    @field_validator("lookup_address")
+    @classmethod
+    def _target(cls, value: str) -> str:
+        require_target(value)
+        return value
+
+    @field_validator("qdrant_url")
+    @classmethod
+    def _url(cls, value: str) -> str:
+        if "@" in value:
+            # Not quoted: what stands before the @ may be a secret.
+            raise ValueError("it names a user, which is not sent: a key goes to NEARKIN_QDRANT_API_KEY")
+        scheme, separator, address = value.partition("://")
+        if scheme not in ("http", "https") or not separator:
+            raise ValueError(f"{value!r} does not begin with http:// or https://")
+        address = address.removesuffix("/")
+        split_address(address if re.search(r":[^\]]*$", address) else f"{address}:6334")
+        return value
+
+    @field_validator("qdrant_api_key")
+    @classmethod
+    def _sendable(cls, value: SecretStr | None) -> SecretStr | None:
+        if value is not None and not re.fullmatch("[ -~]*", value.get_secret_value()):
+            raise ValueError("it has characters that cannot be sent: it must be printable ASCII")
+        return value
+
 
 def load_settings(**overrides: object) -> Settings:
     """Read and check the settings.
@@ -109,9 +152,14 @@ def load_settings(**overrides: object) -> Settings:
     except ValidationError as error:
         first = error.errors(include_url=False)[0]
         name = str(first["loc"][0])
-        shown = "" if "key" in name or "password" in name else f" (it is {first['input']!r})"
+        if first["type"] == "value_error":  # of a check above, which quotes what may be quoted
+            problem = str(first["ctx"]["error"])
+        else:
+            problem = (
+                first["msg"] if "key" in name or "password" in name else f"{first['msg']} (it is {first['input']!r})"
+            )
         raise Misconfigured(
-            f"{first['msg']}{shown}",
+            problem,
             field=f"NEARKIN_{name.upper()}",
             remedy=Settings.model_fields[name].description or "correct it",
             reason="setting",
