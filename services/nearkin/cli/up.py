@@ -5,9 +5,9 @@ import contextlib
 from pathlib import Path
 
 import click
-from rich.console import Console
 
 from nearkin.cli.target import data_option
+from nearkin.cli.terminal import terminal
 from nearkin.ops.settings import load_settings
 
 
@@ -20,12 +20,17 @@ def up(data: Path | None, verbose: bool) -> None:
     A program that dies is started again; one that keeps dying stops everything (exit code 3). The index and Redis keep
     their data in the folder over a restart; the broker keeps topics in memory only, so what was published and not yet
     indexed is lost when it ends, and must be published again.
+
+    Everything listens on a free port of this machine, another one at every start; the commands find them through the
+    folder. NEARKIN_LOOKUP_LISTEN gives look-ups an address that stays.
     """
     from nearkin.cli.show_stack import Reporter, endpoints_table
     from nearkin.embedded.stack import Stack, StopRequested, run_stack
 
-    folder = data or load_settings().up_data
-    console = Console(stderr=True)
+    settings = load_settings()
+    folder = data or settings.up_data
+    lookup = settings.lookup_listen if "lookup_listen" in settings.model_fields_set else None
+    console = terminal(stderr=True)
     reporter = Reporter(console)
 
     async def serve(stack: Stack) -> None:
@@ -37,5 +42,6 @@ def up(data: Path | None, verbose: bool) -> None:
         await asyncio.Event().wait()
 
     with contextlib.suppress(StopRequested):
-        asyncio.run(run_stack(folder, serve, report=reporter.report, echo=reporter.echo if verbose else None))
+        echo = reporter.echo if verbose else None
+        asyncio.run(run_stack(folder, serve, report=reporter.report, echo=echo, lookup_listen=lookup))
     console.print("Everything is stopped.")

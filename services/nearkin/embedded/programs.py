@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import IO
 
 from nearkin.core.errors import Misconfigured, Unavailable
+from nearkin.ops.addresses import split_address
 
 LOOPBACK = "127.0.0.1"
 
@@ -21,6 +22,32 @@ def free_port() -> int:
         probe.bind((LOOPBACK, 0))
         port: int = probe.getsockname()[1]
         return port
+
+
+def free_address(address: str, setting: str) -> str:
+    """An address that this machine has and nothing listens on now, with a free port in place of port 0.
+
+    Args:
+        address: host:port.
+        setting: who asks for it.
+
+    Raises:
+        Misconfigured: it is no address, or taken.
+    """
+    try:
+        host, port = split_address(address, least_port=0)
+        # create_server lets a port be taken again at once after its last owner's end, as the servers themselves do.
+        with socket.create_server((host, port), family=socket.AF_INET6 if ":" in host else socket.AF_INET) as probe:
+            return f"{address.rpartition(':')[0]}:{probe.getsockname()[1]}"
+    except ValueError as error:
+        raise Misconfigured(str(error), field=setting, remedy="give host:port", reason="address") from error
+    except OSError as error:
+        raise Misconfigured(
+            f"cannot listen on {address}: {error.strerror}",
+            field=setting,
+            remedy="stop what listens there, give another port, or unset it: then a free one is taken",
+            reason="port",
+        ) from error
 
 
 def accepts(address: str) -> bool:

@@ -30,7 +30,7 @@ from kafka import KafkaAdminClient
 from nearkin.embedded.broker import broker_answers, broker_command
 from nearkin.embedded.endpoints import FORMAT, Endpoints, remove_endpoints, write_endpoints
 from nearkin.embedded.owned_folder import OwnedFolder
-from nearkin.embedded.programs import LOOPBACK, accepts, free_port
+from nearkin.embedded.programs import LOOPBACK, accepts, free_address, free_port
 from nearkin.embedded.redis import redis_answers, redis_binary, redis_command
 from nearkin.embedded.supervisor import Patience, Program, Supervisor
 from nearkin.ops.settings import Settings, load_settings
@@ -42,8 +42,14 @@ MIN_FREE_BYTES = 256 * 2**20
 #: The index builds its graph before it answers, up to 1 s for 1,000 items: killed meanwhile, it would begin anew.
 INDEX_READY_S = 900.0
 
+#: What an indexer's end means: the broker keeps its partitions for it until its session ends (6 s), and it must start.
+WAIT = "wait meanwhile, some 15 s"
+
 _SERVING = health_pb2.HealthCheckResponse.SERVING
 _STOP_SIGNALS = (signal.SIGTERM, signal.SIGINT, signal.SIGHUP)
+
+#: `timeout` signals its child and then the group, so it signals twice: what comes so close is one wish.
+ONE_WISH_S = 1.0
 
 T = TypeVar("T")
 
@@ -74,10 +80,11 @@ async def run_stack(
     report: Callable[[str, str], None],
     echo: Callable[[str, str], None] | None = None,
     patience: Patience | None = None,
+    lookup_listen: str | None = None,
 ) -> T:
     """Start the stack, do some work beside it, and stop it, whatever happens. For the main thread.
 
-    SIGTERM, SIGINT and SIGHUP stop it; a second one kills what still stops.
+    SIGTERM, SIGINT and SIGHUP stop it; another one, more than a moment later, kills what still stops.
 
     Args:
         data: the stack's folder; made where it is missing.
@@ -85,9 +92,10 @@ async def run_stack(
         report: told what happens, as (program's name, what).
         echo: given every line that a program writes, as (program's name, line).
         patience: how long things may take.
+        lookup_listen: host:port of look-ups; a free port of this machine where it is None.
 
     Raises:
-        Misconfigured: the folder, a setting or a file is not as it must be.
+        Misconfigured: the folder, a setting, a file or a port is not as it must be.
         Unavailable: a program keeps dying.
         StopRequested: a signal came before the work was done.
     """
@@ -95,10 +103,10 @@ async def run_stack(
     settings = load_settings()
     folder.open()
     try:
-        endpoints = _choose_endpoints(settings)
+        endpoints = choose_endpoints(settings, lookup_listen)
         programs = _programs(data, endpoints, settings, report)
         supervisor = Supervisor(programs, data / "logs", report=report, echo=echo, patience=patience or Patience())
-        with _stopped_by_signals(supervisor):
+        with stopped_by_signals(supervisor):
             async with supervisor:
                 write_endpoints(data, endpoints)
                 try:
@@ -125,25 +133,26 @@ async def _work_beside(supervisor: Supervisor, work: Awaitable[T]) -> T:
 
 
 @contextlib.contextmanager
-def _stopped_by_signals(supervisor: Supervisor) -> Iterator[None]:
-    """The first signal cancels the task, a later one its patience."""
+def stopped_by_signals(supervisor: Supervisor) -> Iterator[None]:
+    """The first signal cancels the task, one that is a wish of its own also its patience."""
     loop, task = asyncio.get_running_loop(), asyncio.current_task()
-    signals = 0
+    wished_at: float | None = None
 
     def on_signal() -> None:
-        nonlocal signals
-        signals += 1
-        if signals > 1:
+        nonlocal wished_at
+        if wished_at is None:
+            wished_at = loop.time()
+            if task is not None:
+                task.cancel()
+        elif loop.time() - wished_at > ONE_WISH_S:
             supervisor.hurry()
-        elif task is not None:
-            task.cancel()
 
     for number in _STOP_SIGNALS:
         loop.add_signal_handler(number, on_signal)
     try:
         yield
     except asyncio.CancelledError:
-        if not signals or task is None:
+        if wished_at is None or task is None:
             raise
         task.uncancel()
         raise StopRequested from None
@@ -152,13 +161,19 @@ def _stopped_by_signals(supervisor: Supervisor) -> Iterator[None]:
             loop.remove_signal_handler(number)
 
 
-def _choose_endpoints(settings: Settings) -> Endpoints:
+def choose_endpoints(settings: Settings, lookup_listen: str | None) -> Endpoints:
+    """Free ports for everything, but for look-ups the address that was asked for.
+
+    Raises:
+        Misconfigured: that address is not one, or is taken.
+    """
+
     def free() -> str:
         return f"{LOOPBACK}:{free_port()}"
 
     return Endpoints(
         kafka=free(),
-        lookup=free(),
+        lookup=free() if lookup_listen is None else free_address(lookup_listen, "NEARKIN_LOOKUP_LISTEN"),
         qdrant=f"http://{free()}",
         redis=f"redis://{free()}/0" if redis_binary() else "",
         metrics={name: free() for name in ("indexer-live", "indexer-bulk", "lookup")},
@@ -181,10 +196,14 @@ def _programs(
 
     async def prepare_broker(restart: bool) -> None:
         if restart:
-            report("broker", "kept nothing over its end: topics are made again; publish again what was not indexed")
+            report(
+                "broker",
+                "kept nothing over its end, dead letters neither: topics are made again; publish again what was not "
+                "indexed",
+            )
         await asyncio.to_thread(apply_embedded_topics, endpoints.kafka, settings)
 
-    def service(name: str, module: str, follows: tuple[str, ...], **further: str) -> Program:
+    def service(name: str, module: str, follows: tuple[str, ...], meanwhile: str, **further: str) -> Program:
         listen = endpoints.metrics[name]
         return Program(
             name,
@@ -193,6 +212,7 @@ def _programs(
             environment=environment | {"NEARKIN_METRICS_LISTEN": listen} | further,
             follows=follows,
             needs=("index",),
+            meanwhile=meanwhile,
         )
 
     index = endpoints.qdrant.removeprefix("http://")
@@ -209,9 +229,9 @@ def _programs(
         Program(
             "index", [sys.executable, *owner], lambda: _serves(index), environment=environment, ready_s=INDEX_READY_S
         ),
-        service("indexer-live", "nearkin.indexer", ("broker",), NEARKIN_INDEXER_LANE="live"),
-        service("indexer-bulk", "nearkin.indexer", ("broker",), NEARKIN_INDEXER_LANE="bulk"),
-        service("lookup", "nearkin.lookup", ()),
+        service("indexer-live", "nearkin.indexer", ("broker",), f"new items {WAIT}", NEARKIN_INDEXER_LANE="live"),
+        service("indexer-bulk", "nearkin.indexer", ("broker",), f"the bulk lane {WAIT}", NEARKIN_INDEXER_LANE="bulk"),
+        service("lookup", "nearkin.lookup", (), "look-ups fail until it is ready"),
     ]
     if binary := redis_binary():
         port = _port(endpoints.redis.removesuffix("/0"))
