@@ -2,6 +2,7 @@
 
 import json
 import os
+import re
 import signal
 import subprocess
 import sys
@@ -13,6 +14,7 @@ import pytest
 from kafka import KafkaProducer
 
 from nearkin.embedded.endpoints import read_endpoints
+from nearkin.embedded.programs import free_port
 
 NEARKIN = [sys.executable, "-m", "nearkin.cli"]
 ENVIRONMENT = {name: value for name, value in os.environ.items() if not name.startswith("NEARKIN_")}
@@ -27,11 +29,11 @@ def nearkin(folder: Path, *arguments: str, check: int | None = 0) -> subprocess.
     return done
 
 
-def start_up(folder: Path) -> subprocess.Popen[str]:
+def start_up(folder: Path, **settings: str) -> subprocess.Popen[str]:
     process = subprocess.Popen(
         [*NEARKIN, "up"],
         cwd=folder,
-        env=ENVIRONMENT,
+        env=ENVIRONMENT | settings,
         stdout=subprocess.PIPE,
         stderr=subprocess.STDOUT,
         text=True,
@@ -104,6 +106,56 @@ def test_up_serves_every_command_and_keeps_the_index_over_a_restart(tmp_path):
         assert "every topic is as it must be" in nearkin(tmp_path, "topics", "check").stdout
     finally:
         assert stop(again) == 0
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(240)
+def test_the_commands_of_the_readme_can_be_typed_as_they_stand(tmp_path):
+    readme = (Path(__file__).parents[2] / "README.md").read_text().split("## The command line")[1]
+    (block,) = [one for one in re.findall(r"```sh\n(.*?)```", readme, re.DOTALL) if "nearkin up " not in one]
+    commands = re.findall(r"^nearkin .*<<'END'(?:.*\n)+?END\n|^nearkin .*\n", block, re.MULTILINE)
+    assert "".join(commands) == block
+    shell = 'nearkin() { "$PYTHON" -m nearkin.cli "$@"; }\n'
+    environment = ENVIRONMENT | {"PYTHON": sys.executable}
+    said = {}
+    up = start_up(tmp_path)
+    try:
+        for command in commands:
+            for _ in range(100):  # the item may not be indexed yet where a machine types the next command
+                done = subprocess.run(
+                    ["bash", "-c", shell + command], cwd=tmp_path, env=environment, capture_output=True, text=True,
+                    timeout=120, check=False,
+                )  # fmt: skip
+                if done.returncode != 4:
+                    break
+                time.sleep(0.2)
+            assert done.returncode == 0, command + done.stdout + done.stderr
+            said[command.split()[1]] = done.stdout + done.stderr
+    finally:
+        assert stop(up) == 0
+    assert list(said) == ["publish", "similar", "item", "delete", "topics"]
+    assert "published 3 events" in said["publish"]
+    assert "Red tea pot" in said["similar"]
+    assert "Fused scores are relative to this answer" in said["similar"]
+    assert "deletion of mug-1 published" in said["delete"]
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(240)
+def test_look_ups_keep_their_address_where_it_is_asked_for_and_a_taken_one_is_refused(tmp_path):
+    address = f"127.0.0.1:{free_port()}"
+    up = start_up(tmp_path, NEARKIN_LOOKUP_LISTEN=address)
+    try:
+        assert read_endpoints(tmp_path / ".nearkin").lookup == address
+        assert "no item is similar" in nearkin(tmp_path, "similar", "--text", "mug").stdout
+        refused = subprocess.run(
+            [*NEARKIN, "up", "--data", "another"], cwd=tmp_path, env=ENVIRONMENT | {"NEARKIN_LOOKUP_LISTEN": address},
+            capture_output=True, text=True, timeout=120, check=False,
+        )  # fmt: skip
+        assert refused.returncode == 2
+        assert f"NEARKIN_LOOKUP_LISTEN: cannot listen on {address}" in refused.stderr
+    finally:
+        assert stop(up) == 0
 
 
 @pytest.mark.slow
