@@ -9,9 +9,11 @@ import types
 import pytest
 from kafka import KafkaProducer
 
+from nearkin.cli.similar import MOST
 from nearkin.embedded.endpoints import FORMAT, Endpoints, write_endpoints
 from nearkin.embedded.owned_folder import OwnedFolder
 from nearkin.embedded.programs import free_port
+from nearkin.lookup.parse_request import MAX_K
 
 START_MS = 1_700_000_000_000
 
@@ -53,6 +55,10 @@ def test_every_command_has_help(nearkin, command):
 )
 def test_wrong_usage_exits_with_2(nearkin, arguments):
     assert nearkin(*arguments).exit_code == 2
+
+
+def test_a_look_up_may_ask_for_as_many_neighbours_as_the_service_gives():
+    assert MOST == MAX_K
 
 
 def test_a_wrong_setting_exits_with_2_and_is_named(nearkin, monkeypatch):

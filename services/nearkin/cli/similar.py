@@ -17,7 +17,9 @@ from nearkin.contracts.limits import CURRENCY_PATTERN
 from nearkin.core.filters import ItemFilter, PriceRange
 from nearkin.core.item import Availability, CategoryPath, Content
 from nearkin.core.retrieval import Retrieval
-from nearkin.lookup.parse_request import MAX_K
+
+#: How many neighbours the look-up service gives at most; its own constant is slow to import, and a test compares them.
+MOST = 200
 
 #: What a table of fused scores must say: its first one looks like a perfect match, and is none.
 FUSED_SCORES = "Fused scores are relative to this answer: 1 is what came first by meaning and by words, however near."
@@ -76,7 +78,7 @@ def _is_amount(end: float | None) -> bool:
 @click.command()
 @click.argument("item_id", metavar="[ID]", required=False)
 @click.option("--text", help="Look up by this text instead of an item.")
-@click.option("-k", type=click.IntRange(1, MAX_K), default=10, show_default=True, help="How many neighbours at most.")
+@click.option("-k", type=click.IntRange(1, MOST), default=10, show_default=True, help="How many neighbours at most.")
 @click.option("--category", "categories_any", type=CategoryPathType(), multiple=True, help="Has any of these paths.")
 @click.option("--category-all", "categories_all", type=CategoryPathType(), multiple=True, help="Has all these paths.")
 @click.option("--under", "category_prefix", type=CategoryPathType(), help="A path starts with this: 'home > kitchen'.")
