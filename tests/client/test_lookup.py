@@ -1,5 +1,6 @@
 import asyncio
 from collections.abc import AsyncIterator, Awaitable, Callable
+from types import MappingProxyType
 from typing import Any
 
 import grpc
@@ -21,6 +22,7 @@ from nearkin.core.errors import (
     Misconfigured,
     NearkinError,
     Overloaded,
+    PermanentError,
     Unavailable,
     UnknownItem,
 )
@@ -130,11 +132,13 @@ async def test_items_are_told_with_their_versions(live: LiveLookups, call: Call)
     [
         ({"item_id": "none"}, UnknownItem, "anchor.item_id"),
         ({"item_id": "mug-1", "k": 0}, InvalidRequest, "k"),
-        ({"item_id": "mug-1", "k": 2**40}, InvalidRequest, "request"),
+        ({"item_id": "mug-1", "k": 2**40}, InvalidRequest, "k"),
         ({}, InvalidRequest, "anchor"),
         ({"item_id": "mug-1", "content": Content(title="mug")}, InvalidRequest, "anchor"),
-        ({"content": Content(title="\ud800")}, InvalidRequest, "request"),
-        ({"item_id": "mug-1", "retrieval": "magic"}, InvalidRequest, "request"),
+        ({"content": Content(title="\ud800")}, InvalidRequest, "content"),
+        ({"item_id": "\ud800"}, InvalidRequest, "item_id"),
+        ({"item_id": "mug-1", "filter": ItemFilter(market="\ud800")}, InvalidRequest, "filter"),
+        ({"item_id": "mug-1", "retrieval": "magic"}, InvalidRequest, "retrieval"),
         ({"item_id": "mug-1", "filter": ItemFilter(price=PriceRange("EUR", 2, 1))}, InvalidRequest, "filter.price.low"),
         ({"content": Content(description="x" * 60_000)}, InvalidRequest, "request"),
         ({"content": Content(description="x" * 300_000)}, InvalidRequest, "request"),
@@ -148,6 +152,90 @@ async def test_what_is_wrong_with_a_request_is_raised_with_its_field_and_remedy(
     assert refusal.value.field == field
     assert refusal.value.remedy
     assert len((await call("similar", item_id="mug-1")).neighbours) == 4
+
+
+@pytest.mark.parametrize(
+    ("method", "args", "fields", "field"),
+    [
+        ("similar", (), {"item_id": 5}, "item_id"),
+        ("similar", (), {"content": {"title": "mug"}}, "content"),
+        ("similar", (), {"content": "mug"}, "content"),
+        ("similar", (), {"content": Content(title=5)}, "content.title"),
+        ("similar", (), {"content": Content(title=b"mug")}, "content.title"),
+        ("similar", (), {"content": Content(tags="red")}, "content.tags"),
+        ("similar", (), {"content": Content(categories=("home",))}, "content.categories[0]"),
+        ("similar", (), {"item_id": "mug-1", "k": "3"}, "k"),
+        ("similar", (), {"item_id": "mug-1", "k": True}, "k"),
+        ("similar", (), {"item_id": "mug-1", "k": 10**400}, "k"),
+        ("similar", (), {"item_id": "mug-1", "explain": "yes"}, "explain"),
+        ("similar", (), {"item_id": "mug-1", "retrieval": []}, "retrieval"),
+        ("similar", (), {"item_id": "mug-1", "filter": {"market": "DE"}}, "filter"),
+        ("similar", (), {"item_id": "mug-1", "filter": ItemFilter(tags_any="red")}, "filter.tags_any"),
+        ("similar", (), {"item_id": "mug-1", "filter": ItemFilter(availability=("sold",))}, "filter.availability[0]"),
+        ("similar", (), {"item_id": "mug-1", "filter": ItemFilter(price=(1, 3))}, "filter.price"),
+        ("similar", (), {"item_id": "mug-1", "filter": ItemFilter(price=PriceRange("EUR", "1"))}, "filter.price.low"),
+        ("similar", (), {"item_id": "mug-1", "timeout_s": "1"}, "timeout_s"),
+        ("similar", (), {"item_id": "mug-1", "timeout_s": float("inf")}, "timeout_s"),
+        ("similar", (), {"item_id": "mug-1", "timeout_s": None}, "timeout_s"),
+        ("similar_many", ("mug-1",), {}, "anchors"),
+        ("similar_many", (5,), {}, "anchors"),
+        ("similar_many", (["mug-1", None],), {}, "anchors[1]"),
+        ("similar_many", (["mug-1", Content(maker=5)],), {}, "anchors[1].maker"),
+        ("items", ("mug-1",), {}, "ids"),
+        ("items", (["mug-1", 5],), {}, "ids[1]"),
+        ("items", (["\ud800"],), {}, "ids"),
+    ],
+)
+async def test_an_argument_of_a_wrong_type_is_named(
+    call: Call, method: str, args: tuple[Any, ...], fields: dict[str, Any], field: str
+):
+    with pytest.raises(InvalidRequest) as refusal:
+        await call(method, *args, **fields)
+    assert refusal.value.field == field
+    assert refusal.value.remedy
+
+
+async def test_a_content_may_hold_any_mapping_and_any_list(call: Call):
+    content = Content(title="mug", tags=["red"], attributes=MappingProxyType({"size": "L"}))
+    assert len((await call("similar", content=content)).neighbours) == 5
+
+
+async def test_a_call_on_a_closed_client_fails_for_good(live: LiveLookups):
+    client = LookupClient(live.address)
+    await client.items(["mug-1"])
+    await client.close()
+    with pytest.raises(PermanentError, match="the client is closed"):
+        await client.items(["mug-1"])
+    blocking = BlockingLookupClient(live.address)
+    blocking.close()
+    with pytest.raises(PermanentError, match="the client is closed"):
+        blocking.items(["mug-1"])
+
+
+async def test_a_call_that_runs_when_its_client_is_closed_fails_for_good(live: LiveLookups):
+    live.index.may_answer.clear()
+    blocking = BlockingLookupClient(live.address)
+    calls = [
+        asyncio.ensure_future(live.client.similar(item_id="mug-1", timeout_s=60)),
+        asyncio.ensure_future(asyncio.to_thread(blocking.similar, item_id="mug-1", timeout_s=60)),
+    ]
+    await until(lambda: len(live.index.searched) == 2)
+    await live.client.close()
+    blocking.close()
+    for one in calls:
+        with pytest.raises(PermanentError, match="the client is closed"):
+            await one
+    live.index.may_answer.set()
+
+
+async def test_a_call_that_its_caller_cancels_is_cancelled(live: LiveLookups):
+    live.index.may_answer.clear()
+    running = asyncio.ensure_future(live.client.similar(item_id="mug-1", timeout_s=60))
+    await until(lambda: bool(live.index.searched))
+    running.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await running
+    live.index.may_answer.set()
 
 
 async def test_a_bundle_that_the_server_lacks_is_misconfigured():
@@ -208,7 +296,7 @@ async def test_a_server_that_is_no_look_up_service_is_misconfigured():
     await server.stop(None)
 
 
-@pytest.mark.parametrize("address", ["", "nowhere", "host:", "host:port"])
+@pytest.mark.parametrize("address", ["", "nowhere", "host:", "host:port", "host:99999", "http://host:7700", 7700])
 @pytest.mark.parametrize("client", [LookupClient, BlockingLookupClient])
 def test_an_address_that_is_none_is_refused(client: type, address: str):
     with pytest.raises(Misconfigured, match="address"):

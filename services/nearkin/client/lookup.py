@@ -2,20 +2,28 @@
 
 Both keep one connection, which they open at the first call and open again when it breaks; a call that the service
 could not take (UNAVAILABLE) is tried again within its deadline. What fails raises one of `nearkin.core.errors`:
-`UnknownItem`, `InvalidRequest`, `Misconfigured`, `Unavailable`, `DeadlineExceeded`, `Overloaded`.
+`UnknownItem`, `InvalidRequest`, `Misconfigured`, `Unavailable`, `DeadlineExceeded`, `Overloaded`; a call on a closed
+client, a plain `PermanentError`.
+
+The two say the same parameters twice on purpose: one base for both would have to hide from a reader, and from `help`,
+what a call returns and that it is awaited. What a call means is below them, once.
 """
 
+import asyncio
 import json
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, fields, is_dataclass
 from enum import StrEnum
 from types import TracebackType
-from typing import Any, Self
+from typing import Any, Self, TypeVar
 
 import grpc
+import msgspec
 
 from nearkin.contracts.v1 import lookup_pb2 as wire
 from nearkin.contracts.v1.lookup_pb2_grpc import LookupServiceStub
+from nearkin.contracts.wrong_type import field_of, wrong_type
 from nearkin.core.errors import (
     DeadlineExceeded,
     InvalidRequest,
@@ -29,6 +37,7 @@ from nearkin.core.errors import (
 from nearkin.core.filters import ItemFilter
 from nearkin.core.item import CategoryPath, Content
 from nearkin.core.retrieval import Retrieval
+from nearkin.ops.addresses import require_target
 
 #: How long a call may take that does not say, in seconds.
 DEFAULT_TIMEOUT_S = 5.0
@@ -115,6 +124,7 @@ class LookupClient:
         self._address = _checked(address)
         self._channel: grpc.aio.Channel | None = None
         self._stub: Any = None
+        self._closed = False
 
     async def similar(
         self,
@@ -161,10 +171,11 @@ class LookupClient:
 
     async def items(self, ids: Sequence[str], *, timeout_s: float = DEFAULT_TIMEOUT_S) -> list[ItemRecord]:
         """What the index holds of up to 1,000 items, in order."""
-        return _items(await self._call("GetItems", wire.GetItemsRequest(item_ids=ids), timeout_s))
+        return _items(await self._call("GetItems", _ids(ids), timeout_s))
 
     async def close(self) -> None:
-        """Close the connection."""
+        """Close the connection, and end the calls that run."""
+        self._closed = True
         if self._channel is not None:
             await self._channel.close(None)
             self._channel = None
@@ -178,6 +189,9 @@ class LookupClient:
         await self.close()
 
     async def _call(self, method: str, request: Any, timeout_s: float) -> Any:
+        _require_seconds(timeout_s)
+        if self._closed:
+            raise _closed()
         if self._channel is None:
             # The channel belongs to the event loop that runs when it is made.
             self._channel = grpc.aio.insecure_channel(self._address, options=_OPTIONS)
@@ -186,6 +200,11 @@ class LookupClient:
             return await getattr(self._stub, method)(request, timeout=timeout_s)
         except grpc.aio.AioRpcError as error:
             raise _failure(error.code(), error.details() or "", timeout_s) from error
+        except asyncio.CancelledError as error:
+            task = asyncio.current_task()
+            if self._closed and not (task and task.cancelling()):
+                raise _closed() from error  # gRPC cancels what runs on a channel that is closed
+            raise
 
 
 class BlockingLookupClient:
@@ -197,6 +216,7 @@ class BlockingLookupClient:
 
     def __init__(self, address: str) -> None:
         self._channel = grpc.insecure_channel(_checked(address), options=_OPTIONS)
+        self._closed = False
         self._stub: Any = LookupServiceStub(self._channel)  # type: ignore[no-untyped-call]  # generated
 
     def similar(
@@ -231,10 +251,11 @@ class BlockingLookupClient:
 
     def items(self, ids: Sequence[str], *, timeout_s: float = DEFAULT_TIMEOUT_S) -> list[ItemRecord]:
         """As `LookupClient.items`."""
-        return _items(self._call("GetItems", wire.GetItemsRequest(item_ids=ids), timeout_s))
+        return _items(self._call("GetItems", _ids(ids), timeout_s))
 
     def close(self) -> None:
-        """Close the connection."""
+        """Close the connection, and end the calls that run."""
+        self._closed = True
         self._channel.close()
 
     def __enter__(self) -> Self:
@@ -246,11 +267,20 @@ class BlockingLookupClient:
         self.close()
 
     def _call(self, method: str, request: Any, timeout_s: float) -> Any:
+        _require_seconds(timeout_s)
         try:
             return getattr(self._stub, method)(request, timeout=timeout_s)
+        except ValueError as error:
+            if self._closed:
+                raise _closed() from error
+            raise
         except grpc.RpcError as error:
+            if self._closed and error.code() is grpc.StatusCode.CANCELLED:
+                raise _closed() from error
             raise _failure(error.code(), error.details() or "", timeout_s) from error
 
+
+_T = TypeVar("_T")
 
 _SERVICE = wire.DESCRIPTOR.services_by_name["LookupService"].full_name
 
@@ -304,37 +334,56 @@ _STATUSES = {
 
 
 def _checked(address: str) -> str:
-    host, _, port = address.rpartition(":")
-    if not host or not port.isdecimal():
-        raise Misconfigured(f"{address!r} is not host:port", field="address", remedy="give such as 127.0.0.1:7700")
+    try:
+        require_target(address)
+    except (ValueError, TypeError) as error:
+        raise Misconfigured(str(error), field="address", remedy="give such as 127.0.0.1:7700") from error
     return address
 
 
-def _anchor(item_id: str | None, content: Content | None) -> str | Content:
-    if item_id is not None and content is None:
-        return item_id
-    if content is not None and item_id is None:
-        return content
-    raise InvalidRequest("is not one thing", field="anchor", remedy="give exactly one of item_id and content")
+def _closed() -> PermanentError:
+    return PermanentError("the client is closed", remedy="make a new one", reason="closed")
+
+
+def _anchor(item_id: str | None, content: Content | None) -> wire.Anchor:
+    if (item_id is None) == (content is None):
+        raise InvalidRequest("is not one thing", field="anchor", remedy="give exactly one of item_id and content")
+    return _item_anchor(item_id, "item_id") if content is None else _content_anchor(content, "content")
+
+
+def _item_anchor(item_id: object, argument: str) -> wire.Anchor:
+    _require(item_id, str, argument)
+    with _writing(argument):
+        return wire.Anchor(item_id=item_id)
+
+
+def _content_anchor(content: Content, argument: str) -> wire.Anchor:
+    checked = _typed(content, Content, argument)
+    with _writing(argument):
+        return wire.Anchor(content=_content(checked))
 
 
 def _request(
-    anchor: str | Content, k: int | None, conditions: ItemFilter | None, retrieval: Retrieval, *, explain: bool
+    anchor: wire.Anchor, k: int | None, conditions: ItemFilter | None, retrieval: Retrieval, *, explain: bool
 ) -> wire.FindSimilarRequest:
+    if k is not None:
+        _require(k, int, "k")
+        if not -(2**31) <= k < 2**31:
+            raise _wrong("k", "it is no number of neighbours", "give one of 32 bits")
     try:
+        searches = _RETRIEVALS[Retrieval(retrieval)]
+    except ValueError as error:
+        raise _wrong("retrieval", f"it is {retrieval!r}", f"give one of {', '.join(Retrieval)}") from error
+    _require(explain, bool, "explain")
+    checked = None if conditions is None else _typed(conditions, ItemFilter, "filter")
+    with _writing("filter"):
         return wire.FindSimilarRequest(
-            anchor=wire.Anchor(item_id=anchor) if isinstance(anchor, str) else wire.Anchor(content=_content(anchor)),
+            anchor=anchor,
             k=k,
-            filter=None if conditions is None else _filter(conditions),
-            retrieval=_RETRIEVALS[Retrieval(retrieval)],
+            filter=None if checked is None else _filter(checked),
+            retrieval=searches,
             explain=explain,
         )
-    except (ValueError, TypeError) as error:  # UnicodeEncodeError of a lone surrogate among them
-        raise InvalidRequest(
-            f"cannot be written as a message ({type(error).__name__})",
-            field="request",
-            remedy="give text without lone surrogates, and numbers of 32 bits",
-        ) from error
 
 
 def _batch(
@@ -346,8 +395,75 @@ def _batch(
     explain: bool,
 ) -> wire.FindSimilarBatchRequest:
     return wire.FindSimilarBatchRequest(
-        requests=[_request(anchor, k, conditions, retrieval, explain=explain) for anchor in anchors]
+        requests=[
+            _request(
+                _content_anchor(anchor, f"anchors[{place}]")
+                if isinstance(anchor, Content)
+                else _item_anchor(anchor, f"anchors[{place}]"),
+                k,
+                conditions,
+                retrieval,
+                explain=explain,
+            )
+            for place, anchor in enumerate(_several(anchors, "anchors"))
+        ]
     )
+
+
+def _ids(ids: Sequence[str]) -> wire.GetItemsRequest:
+    listed = _several(ids, "ids")
+    for place, one in enumerate(listed):
+        _require(one, str, f"ids[{place}]")
+    with _writing("ids"):
+        return wire.GetItemsRequest(item_ids=listed)
+
+
+def _require(value: object, kind: type, argument: str) -> None:
+    if not isinstance(value, kind) or (kind is int and isinstance(value, bool)):
+        problem = f"it is of the type {type(value).__name__}, and must be of the type {kind.__name__}"
+        raise _wrong(argument, problem, "give that type")
+
+
+def _several(values: Iterable[_T], argument: str) -> list[_T]:
+    """A text is several texts too, of one letter each: nobody means those."""
+    if isinstance(values, str | bytes) or not isinstance(values, Iterable):
+        raise _wrong(argument, f"it is of the type {type(values).__name__}, and must be a list", "put it in a list")
+    return list(values)
+
+
+def _require_seconds(timeout_s: float) -> None:
+    # Beyond a billion seconds gRPC's own arithmetic overflows, and a deadline is over at once.
+    if isinstance(timeout_s, bool) or not isinstance(timeout_s, int | float) or not abs(timeout_s) < 1e9:
+        raise _wrong("timeout_s", f"{timeout_s!r} is no time", "give a number of seconds")
+
+
+def _typed(value: _T, kind: type[_T], argument: str) -> _T:
+    """The value, each part of the type that it is declared with: a text for a tuple of texts would be its letters."""
+    _require(value, kind, argument)
+    try:
+        return msgspec.convert(_parts(value), kind, from_attributes=True)
+    except msgspec.ValidationError as error:
+        message = str(error)
+        problem = wrong_type(message) if "Expected" in message else "it is none of the values that it may have"
+        raise _wrong(f"{argument}.{field_of(message)}", problem, "give one of its type") from error
+
+
+def _parts(value: Any) -> dict[str, Any]:
+    """Its fields: conversion takes an object that is of its kind already as it is."""
+    parts = {field.name: getattr(value, field.name) for field in fields(value)}
+    return {name: _parts(part) if is_dataclass(part) else part for name, part in parts.items()}
+
+
+@contextmanager
+def _writing(argument: str) -> Iterator[None]:
+    try:
+        yield
+    except UnicodeEncodeError as error:
+        raise _wrong(argument, "a text holds a lone surrogate", "give text without") from error
+
+
+def _wrong(argument: str, problem: str, remedy: str) -> InvalidRequest:
+    return InvalidRequest(problem, field=argument, remedy=remedy, reason="argument")
 
 
 def _content(content: Content) -> wire.Content:
