@@ -15,7 +15,7 @@ from nearkin.embedded.broker import EmbeddedBroker
 from nearkin.ops.health import Health
 from nearkin.ops.metrics import Metrics
 from nearkin.ops.settings import load_settings
-from nearkin.ops.worker import FETCH_WAIT_MS, Worker
+from nearkin.ops.worker import Worker
 from ops.service_process import ServiceProcess, eventually
 
 PROGRAM = str(Path(__file__).with_name("worker_program.py"))
@@ -334,6 +334,7 @@ async def test_fetches_wait_as_briefly_as_we_say_though_faust_has_no_setting_for
         health=Health(metrics, "group"),
         batch=4,
         within_s=0.005,
+        fetch_wait_ms=70,
         stopping=stopping,
     )
     running = asyncio.create_task(worker.run())
@@ -341,6 +342,6 @@ async def test_fetches_wait_as_briefly_as_we_say_though_faust_has_no_setting_for
 
     fetcher = worker._app.consumer._thread._consumer._fetcher
 
-    assert fetcher._fetch_max_wait_ms == FETCH_WAIT_MS
+    assert fetcher._fetch_max_wait_ms == 70
     stopping.set()
     assert await running == 0

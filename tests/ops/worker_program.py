@@ -61,6 +61,7 @@ async def serve(settings, metrics, health):
         health=health,
         batch=int(os.environ.get("TEST_BATCH", "16")),
         within_s=0.005,
+        fetch_wait_ms=20,
         stopping=stop_on_signals(),
     ).run()
 

@@ -15,7 +15,7 @@ from nearkin.core.errors import TemporaryError
 from nearkin.core.item import Content
 from nearkin.core.retrieval import Retrieval
 
-#: How often items that wait are asked for.
+#: The pause between an answer and the next question, in seconds.
 POLL_S = 0.005
 
 #: One call takes so many ids.
@@ -48,7 +48,7 @@ class Proofs:
         asked = 0.0
         try:
             while True:
-                await asyncio.sleep(max(0.0, asked + POLL_S - time.perf_counter()))
+                await asyncio.sleep(POLL_S)
                 if asked and self.waiting:
                     self.poll_gaps.append(time.perf_counter() - asked)
                 asked = time.perf_counter()

@@ -24,6 +24,9 @@ MAX_CHARACTERS = 10_000
 #: The most texts in one run of the graph.
 BATCH_SIZE = 16
 
+#: The runtime's fused sum and layer normalisation is a plain loop on a processor: apart, a text takes a tenth less.
+SLOW_FUSIONS = ["SkipLayerNormFusion"]
+
 
 class TextEncoder:
     """A sentence transformer. Thread-safe; holds at most `threads` cores, whoever calls.
@@ -47,7 +50,9 @@ class TextEncoder:
         options.log_severity_level = 3
         try:
             graph = with_integer_products(model) if integer_products else str(model)
-            self._session = onnxruntime.InferenceSession(graph, options, providers=["CPUExecutionProvider"])
+            self._session = onnxruntime.InferenceSession(
+                graph, options, providers=["CPUExecutionProvider"], disabled_optimizers=SLOW_FUSIONS
+            )
             self._tokenizer = Tokenizer.from_file(str(tokenizer))
         except Misconfigured:
             raise

@@ -37,9 +37,6 @@ from nearkin.ops.watchdog import Place, Progress, Watchdog
 
 log = logging.getLogger(__name__)
 
-#: How long the broker may hold a fetch back, in milliseconds. Faust says 1500; Tansu answers late in proportion.
-FETCH_WAIT_MS = 20
-
 #: The smallest session timeout that Kafka admits by default: how long a killed worker's partitions stay unserved.
 SESSION_TIMEOUT_S = 6.0
 
@@ -67,6 +64,7 @@ class Worker:
         health: learns when the worker waits.
         batch: most events in one batch.
         within_s: how long the first event of a batch waits for company, in seconds.
+        fetch_wait_ms: how long the broker may hold a fetch back while it has nothing; Faust would say 1500.
         stopping: when it is set, the batch in flight is finished, acknowledged and committed, and the group left.
     """
 
@@ -81,11 +79,12 @@ class Worker:
         health: Health,
         batch: int,
         within_s: float,
+        fetch_wait_ms: int,
         stopping: asyncio.Event,
     ) -> None:
         self._settings, self._group, self._topics, self._handle = settings, group, topics, handle
         self._metrics, self._health, self._batch = metrics, health, batch
-        self._within_s = within_s
+        self._within_s, self._fetch_wait_ms = within_s, fetch_wait_ms
         self._dead_letter_topics = {topic.name: topic.dead_letters for topic in topics}
         self._inbox: asyncio.Queue[EventT[Any]] = asyncio.Queue(maxsize=batch)
         self._stopping = stopping
@@ -230,6 +229,7 @@ class Worker:
             web_enabled=False,
             agent_supervisor=mode.CrashingSupervisor,
         )
+        app.fetch_wait_ms = self._fetch_wait_ms
         app.transport = _Transport(app.conf.broker_consumer, app)
         app.on_partitions_assigned.connect(self._on_assigned)  # type: ignore[arg-type]  # it may be narrower
         topic = app.topic(
@@ -470,6 +470,7 @@ class _App(faust.App):
     """A Faust app that keeps nothing on disk and says when it crashed."""
 
     mundane_level = "debug"
+    fetch_wait_ms: int
 
     async def on_first_start(self) -> None:
         """Faust makes folders for tables here; there are none."""
@@ -481,13 +482,14 @@ class _App(faust.App):
 
 
 class _Thread(driver.AIOKafkaConsumerThread):
-    """The consumer's thread, whose fetches wait briefly."""
+    """The consumer's thread, whose fetches wait as long as the app says."""
 
     mundane_level = "debug"
 
     def _create_worker_consumer(self, transport: Any) -> AIOKafkaConsumer:
         consumer = super()._create_worker_consumer(transport)
-        consumer._fetch_max_wait_ms = FETCH_WAIT_MS  # noqa: SLF001  # Faust has no setting for it
+        wait_ms = cast("_App", self.app).fetch_wait_ms
+        consumer._fetch_max_wait_ms = wait_ms  # noqa: SLF001  # Faust has no setting for it
         return consumer
 
     async def on_thread_stop(self) -> None:

@@ -1,5 +1,6 @@
 """Items, searches and filters as Qdrant's gRPC messages; pure functions, so that the adapter holds calls alone."""
 
+import functools
 import uuid
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
@@ -30,7 +31,12 @@ VERSION_FIELDS = wire.WithPayloadSelector(
 
 def point_id(item_id: str) -> wire.PointId:
     """The id of an item's point."""
-    return wire.PointId(uuid=str(uuid.uuid5(NAMESPACE, item_id)))
+    return wire.PointId(uuid=_uuid(item_id))
+
+
+@functools.lru_cache(maxsize=4096)  # a write asks three times for each of its items
+def _uuid(item_id: str) -> str:
+    return str(uuid.uuid5(NAMESPACE, item_id))
 
 
 def to_value(value: Any) -> wire.Value:
