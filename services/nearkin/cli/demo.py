@@ -317,8 +317,8 @@ def _show(console: Console, figures: Figures, stack: "Stack") -> None:
         console.print(
             f"Stages come from the indexer's histograms (interpolated within a bucket); those that end in visible are "
             f"measured on a sample. The last row is measured here: asked {POLL_S * 1000:g} ms after "
-            f"each answer (intervals p50 {_ms(gaps['p50'])}, p95 {_ms(gaps['p95'])} ms), so a time may be too long by that, "
-            "never too short.", style="dim", highlight=False,
+            f"each answer (intervals p50 {_ms(gaps['p50'])}, p95 {_ms(gaps['p95'])} ms), so a time may be too long by "
+            "that, never too short.", style="dim", highlight=False,
         )  # fmt: skip
     for shown in figures.shown:
         _show_item(console, shown)
