@@ -136,7 +136,7 @@ def main() -> None:
         tokenizer,
         max_tokens=manifest.text.max_tokens,
         threads=CORES,
-        integer_products=manifest.text.integer_products,
+        integer_products=manifest.text.products == "int8_by_token",
     )
     as_stored = OneByOne(model, tokenizer, manifest.text.max_tokens)
     rewritten = OneByOne(with_integer_products(model), tokenizer, manifest.text.max_tokens)

@@ -8,6 +8,7 @@ share an id. A file may lie in an installed package instead of the folder, as th
 import hashlib
 import importlib.util
 from pathlib import Path
+from typing import Literal
 
 import msgspec
 
@@ -33,13 +34,13 @@ class BundleFile(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
 
 
 class TextSettings(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
-    """How the text graph is used."""
+    """How the text graph is used; `products` says how its int8 weights are multiplied (`integer_graph.py`)."""
 
     model: str
     tokenizer: str
     recipe: int
     max_tokens: int
-    integer_products: bool
+    products: Literal["as_stored", "int8_by_token"]
 
 
 class LexicalSettings(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
@@ -93,7 +94,7 @@ def load_encoder(path: Path | None, threads: int) -> ContentEncoder:
         files[manifest.text.tokenizer],
         max_tokens=manifest.text.max_tokens,
         threads=threads,
-        integer_products=manifest.text.integer_products,
+        integer_products=manifest.text.products == "int8_by_token",
     )
     if text.dimensions != manifest.dimensions:
         problem = f"gives {text.dimensions} dimensions where the manifest says {manifest.dimensions}"

@@ -1,10 +1,10 @@
 """Makes a graph with int8 weights compute with them: its matrix products run in integers instead of unpacked floats.
 
 A graph may store int8 weights only to be small: each is cast to float and scaled before its product, so the product is
-as slow as any other in fp32, and the runtime keeps the unpacked weights in memory. Here such a product becomes one
-`MatMulNBits` of ONNX Runtime (8 bits, symmetric, blocks of 128 inputs), whose kernels quantise each block of the
-activations as it is read. A scale for so few numbers keeps an outlier from blurring the rest, as one scale for a whole
-batch would. Measured: docs/decisions/0006-integer-products.md.
+as slow as any other in fp32, and the runtime keeps the unpacked weights in memory. Here the activations of each token
+are quantised to 8 bits by the largest of them (dynamic quantisation by token), multiplied as integers, and scaled back.
+A scale for each token keeps a text's vector independent of the texts that are encoded with it, as one scale for a whole
+batch would not. Measured: docs/decisions/0006-integer-products.md.
 """
 
 from collections.abc import Mapping
@@ -16,13 +16,15 @@ from onnx import helper, numpy_helper
 
 from nearkin.core.errors import Misconfigured
 
-#: Inputs that share one scale; the rows of a weight must be a multiple of it.
-BLOCK = 128
+#: The largest activation of a token becomes this, and zero becomes the zero point: unsigned, because processors
+#: multiply unsigned with signed bytes fastest.
+_LARGEST, _ZERO_POINT = 127, 128
 
-#: ONNX Runtime's word for "quantise the activations to int8".
-_INT8_ACTIVATIONS = 4
+#: From 13 on a cast and a product are what they are here; from 18 on ReduceMax takes its axes in another way.
+_OPSETS = range(13, 18)
 
-_DOMAIN = "com.microsoft"
+#: Constants of the rewritten graph.
+_SHRINK, _ONE, _ZERO = "nearkin_shrink", "nearkin_one", "nearkin_zero"
 
 
 def with_integer_products(path: Path) -> bytes:
@@ -35,58 +37,77 @@ def with_integer_products(path: Path) -> bytes:
         The rewritten graph, serialised.
 
     Raises:
-        Misconfigured: it is no graph, or holds no product with int8 weights.
+        Misconfigured: it is no graph, is of an opset that is not known here, or holds no product with int8 weights.
     """
     try:
         model = onnx.load_model_from_string(path.read_bytes())
     except Exception as error:  # protobuf's own exceptions have no common base that says more
         raise _refused(path, "the text model cannot be loaded: it is not an ONNX graph") from error
     graph = model.graph
-    constants = {tensor.name: tensor for tensor in graph.initializer}
-    made_by = {output: node for node in graph.node for output in node.output}
-    nodes = [_integer_product(node, constants, made_by, graph) or node for node in graph.node]
-    if not any(node.op_type == "MatMulNBits" for node in nodes):
+    rewriting = _Rewriting(graph)
+    nodes = [new for node in graph.node for new in rewriting.of(node)]
+    if not rewriting.products:
         raise _refused(path, "the text model holds no matrix product with int8 weights")
+    opset = max((each.version for each in model.opset_import if each.domain in ("", "ai.onnx")), default=0)
+    if opset not in _OPSETS:
+        raise _refused(path, f"the text model is of opset {opset}; {_OPSETS[0]} to {_OPSETS[-1]} can be rewritten")
     _replace(graph, nodes)
-    model.opset_import.append(helper.make_opsetid(_DOMAIN, 1))
     serialised: bytes = model.SerializeToString()
     return serialised
 
 
-def _integer_product(
-    node: onnx.NodeProto,
-    constants: Mapping[str, onnx.TensorProto],
-    made_by: Mapping[str, onnx.NodeProto],
-    graph: onnx.GraphProto,
-) -> onnx.NodeProto | None:
-    """The integer form of MatMul(x, Mul(Cast(int8 weights), scales)); None for every other node."""
-    scaled = made_by.get(node.input[1]) if node.op_type == "MatMul" else None
-    cast = made_by.get(scaled.input[0]) if scaled is not None and scaled.op_type == "Mul" else None
-    if scaled is None or cast is None or cast.op_type != "Cast":
-        return None
-    stored, scale = constants.get(cast.input[0]), constants.get(scaled.input[1])
-    if stored is None or scale is None or stored.data_type != onnx.TensorProto.INT8:
-        return None
-    weights, scales = numpy_helper.to_array(stored), numpy_helper.to_array(scale).reshape(-1)
-    rows, columns = weights.shape
-    if rows % BLOCK or scales.size != columns:
-        return None
-    blocks = rows // BLOCK
-    packed = (weights.T.astype(np.int16) + 128).astype(np.uint8).reshape(columns, blocks, BLOCK)
-    names = f"{stored.name}_blocks", f"{stored.name}_scales"
-    graph.initializer.append(numpy_helper.from_array(packed, names[0]))
-    graph.initializer.append(numpy_helper.from_array(np.repeat(scales[:, None], blocks, 1), names[1]))
-    return helper.make_node(
-        "MatMulNBits",
-        [node.input[0], *names],
-        list(node.output),
-        domain=_DOMAIN,
-        K=rows,
-        N=columns,
-        bits=8,
-        block_size=BLOCK,
-        accuracy_level=_INT8_ACTIVATIONS,
-    )
+class _Rewriting:
+    """Rewrites products one after the other; products of the same activations share their quantised form.
+
+    Attributes:
+        products: how many were rewritten.
+    """
+
+    def __init__(self, graph: onnx.GraphProto) -> None:
+        self._graph = graph
+        self._constants: Mapping[str, onnx.TensorProto] = {tensor.name: tensor for tensor in graph.initializer}
+        self._made_by = {output: node for node in graph.node for output in node.output}
+        self._quantised: set[str] = set()
+        self.products = 0
+        for name, value in ((_SHRINK, np.float32(1 / _LARGEST)), (_ONE, np.float32(1)), (_ZERO, np.uint8(_ZERO_POINT))):
+            graph.initializer.append(numpy_helper.from_array(np.array(value), name))
+
+    def of(self, node: onnx.NodeProto) -> list[onnx.NodeProto]:
+        """What stands in the place of a node: itself, or the integer form of MatMul(x, Mul(Cast(int8), scales))."""
+        scaled = self._made_by.get(node.input[1]) if node.op_type == "MatMul" else None
+        cast = self._made_by.get(scaled.input[0]) if scaled is not None and scaled.op_type == "Mul" else None
+        if scaled is None or cast is None or cast.op_type != "Cast":
+            return [node]
+        weights, scale = self._constants.get(cast.input[0]), self._constants.get(scaled.input[1])
+        if weights is None or scale is None or weights.data_type != onnx.TensorProto.INT8:
+            return [node]
+        scales = numpy_helper.to_array(scale).reshape(-1)
+        if len(weights.dims) != 2 or scales.size != weights.dims[1]:
+            return [node]
+        self.products += 1
+        x, out = node.input[0], node.output[0]
+        column_scales = f"{weights.name}_by_column"
+        self._graph.initializer.append(numpy_helper.from_array(scales, column_scales))
+        return [
+            *self._quantise(x),
+            helper.make_node("MatMulInteger", [f"{x}_int8", weights.name, _ZERO], [f"{out}_int32"]),
+            helper.make_node("Cast", [f"{out}_int32"], [f"{out}_sum"], to=onnx.TensorProto.FLOAT),
+            helper.make_node("Mul", [f"{out}_sum", f"{x}_scale"], [f"{out}_by_token"]),
+            helper.make_node("Mul", [f"{out}_by_token", column_scales], [out]),
+        ]
+
+    def _quantise(self, x: str) -> list[onnx.NodeProto]:
+        """Activations (texts, tokens, features) as bytes, and the scale of each token; nothing where that is done."""
+        if x in self._quantised:
+            return []
+        self._quantised.add(x)
+        return [
+            helper.make_node("Abs", [x], [f"{x}_abs"]),
+            helper.make_node("ReduceMax", [f"{x}_abs"], [f"{x}_max"], axes=[-1], keepdims=1),
+            helper.make_node("Mul", [f"{x}_max", _SHRINK], [f"{x}_scale"]),
+            helper.make_node("Div", [x, f"{x}_scale"], [f"{x}_scaled"]),
+            helper.make_node("QuantizeLinear", [f"{x}_scaled", _ONE, _ZERO], [f"{x}_int8"]),
+        ]
 
 
 def _replace(graph: onnx.GraphProto, nodes: list[onnx.NodeProto]) -> None:
@@ -108,6 +129,6 @@ def _refused(path: Path, problem: str) -> Misconfigured:
     return Misconfigured(
         problem,
         field=str(path),
-        remedy="install the bundle again, or set integer_products to false in its manifest and give it a new id",
+        remedy="install the bundle again, or set products to 'as_stored' in its manifest and give it a new id",
         reason="bundle",
     )
