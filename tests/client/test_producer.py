@@ -1,14 +1,16 @@
+import gc
 import json
 import threading
+import warnings
 from concurrent.futures import Future
 from unittest import mock
 
 import pytest
-from kafka import KafkaConsumer, TopicPartition
+from kafka import KafkaConsumer, TopicPartition, errors
 
 from nearkin.client.producer import ItemProducer
 from nearkin.contracts.events import Kind, decode_item_event
-from nearkin.core.errors import InvalidEvent, Unavailable
+from nearkin.core.errors import InvalidEvent, Misconfigured, PermanentError, Unavailable
 from nearkin.core.item import Availability, Content, Offer, Price
 from nearkin.embedded.broker import EmbeddedBroker
 from nearkin.embedded.programs import free_port
@@ -85,6 +87,113 @@ def test_an_event_that_breaks_the_contract_is_refused_at_once_and_not_sent(produ
             with pytest.raises(InvalidEvent):
                 publish()
     send.assert_not_called()
+
+
+@pytest.mark.parametrize(
+    ("publish", "field"),
+    [
+        (lambda producer: producer.upsert(5, MUG), "id"),
+        (lambda producer: producer.upsert("mug", {"title": "x"}), "content"),
+        (lambda producer: producer.upsert("mug", "Red mug"), "content"),
+        (lambda producer: producer.upsert("mug", Content(title=b"x")), "content.title"),
+        (lambda producer: producer.upsert("mug", MUG, "3"), "content_version"),
+        (lambda producer: producer.upsert("mug", MUG, offer=8.0), "offer"),
+        (lambda producer: producer.upsert("mug", MUG, offer=Offer(8.0)), "offer.price"),
+        (lambda producer: producer.upsert("mug", MUG, offer=PRICE, offer_version=1.5), "offer_version"),
+        (lambda producer: producer.offer("mug", {"price": None}), "offer"),
+        (lambda producer: producer.delete("mug", event_id=5), "event_id"),
+        (lambda producer: producer.delete("mug", occurred_at="now"), "occurred_at"),
+        (lambda producer: producer.send("mug", b"{}"), "key"),
+        (lambda producer: producer.send(b"mug", {}), "value"),
+    ],
+)
+def test_an_argument_of_a_wrong_type_is_named(producer, publish, field):
+    with pytest.raises(InvalidEvent) as refusal:
+        publish(producer)
+    assert (refusal.value.reason, refusal.value.field) == ("wrong_type", field)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "field"),
+    [
+        ({"bootstrap": "foo"}, "bootstrap"),
+        ({"bootstrap": ["127.0.0.1:9092"]}, "bootstrap"),
+        ({"connect_timeout_s": "1"}, "connect_timeout_s"),
+        ({"delivery_timeout_s": 0}, "delivery_timeout_s"),
+        ({"delivery_timeout_s": float("inf")}, "delivery_timeout_s"),
+        ({"max_pending": 0}, "max_pending"),
+        ({"acks": 0}, "acks"),
+        ({"acks": "most"}, "acks"),
+        ({"transactional_id": "t"}, "transactional_id"),
+        ({"ssl_cafile": "missing.pem"}, "ssl_cafile"),
+        ({"sasl_plain_pasword": "s3cret"}, "sasl_plain_pasword"),
+    ],
+)
+def test_an_argument_that_no_broker_could_serve_is_named_without_asking_one(arguments, field):
+    with pytest.raises(Misconfigured) as refusal:
+        ItemProducer(**{"bootstrap": "127.0.0.1:1", **arguments})
+    assert refusal.value.field == field
+    assert "s3cret" not in str(refusal.value)
+
+
+def test_what_kafka_refuses_by_itself_is_misconfigured(broker):
+    with pytest.raises(Misconfigured, match=r"^kafka_options: KafkaProducer refuses them: .*codec"):
+        ItemProducer(broker.bootstrap, compression_type="morse")
+    # kafka-python leaves the connections that it has by then to the garbage collector.
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", ResourceWarning)
+        gc.collect()
+
+
+@pytest.mark.parametrize(
+    ("error", "kind"),
+    [
+        (errors.TopicAuthorizationFailedError(), Misconfigured),
+        (errors.ClusterAuthorizationFailedError(), Misconfigured),
+        (errors.SaslAuthenticationFailedError(), Misconfigured),
+        (errors.UnsupportedVersionError(), Misconfigured),
+        (errors.UnknownTopicOrPartitionError(), Misconfigured),
+        (errors.MessageSizeTooLargeError(), InvalidEvent),
+        (errors.NotEnoughReplicasError(), Unavailable),
+        (errors.KafkaTimeoutError(), Unavailable),
+        (errors.KafkaConnectionError(), Unavailable),
+    ],
+)
+def test_what_another_try_could_not_change_is_permanent(producer, error, kind):
+    with mock.patch.object(producer._kafka, "send", side_effect=error), pytest.raises(kind):
+        producer.delete("mug")
+
+
+def test_a_closed_producer_refuses_for_good(broker):
+    producer = ItemProducer(broker.bootstrap)
+    producer.close()
+    with pytest.raises(PermanentError, match="the producer is closed"):
+        producer.upsert("mug", MUG)
+    producer.close()
+
+
+def test_what_leaves_a_with_statement_is_the_callers_error_and_what_still_waits_fails_for_good():
+    waiting = []
+    others = set(threading.enumerate())
+
+    def interrupted(broker):
+        with ItemProducer(broker.bootstrap) as producer:
+            producer.delete("first").result(timeout=30)
+            broker.pause()
+            waiting.append(producer.delete("mug"))
+            raise KeyError
+
+    with EmbeddedBroker() as broker:
+        apply_topics(broker.bootstrap, 4, 1)
+        with pytest.raises(KeyError):
+            interrupted(broker)
+        error = waiting[0].exception(timeout=60)
+        broker.resume()
+        # A client that sees its broker go would leave the sockets of its tries to the garbage collector.
+        for thread in set(threading.enumerate()) - others:
+            thread.join(timeout=60)
+    assert isinstance(error, PermanentError)
+    assert "the producer is closed" in str(error)
 
 
 def test_flush_returns_when_every_future_has_its_outcome(producer):

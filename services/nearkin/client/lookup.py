@@ -351,7 +351,7 @@ def _anchor(item_id: str | None, content: Content | None) -> wire.Anchor:
     return _item_anchor(item_id, "item_id") if content is None else _content_anchor(content, "content")
 
 
-def _item_anchor(item_id: object, argument: str) -> wire.Anchor:
+def _item_anchor(item_id: str | None, argument: str) -> wire.Anchor:
     _require(item_id, str, argument)
     with _writing(argument):
         return wire.Anchor(item_id=item_id)

@@ -4,26 +4,35 @@ Every call returns at once with a future that tells the outcome. Many events may
 `max_pending` do, the next call waits, so a fast producer cannot fill the memory.
 """
 
+import math
 import threading
 import time
 import uuid
 from collections.abc import Callable
 from concurrent.futures import Future
 from dataclasses import dataclass
+from pathlib import Path
 from types import TracebackType
 from typing import Any, Self
 
 from kafka import KafkaProducer
 from kafka.errors import (
+    AuthorizationError,
+    IllegalStateError,
+    KafkaConfigurationError,
     KafkaError,
     KafkaTimeoutError,
     MessageSizeTooLargeError,
+    RecordListTooLargeError,
+    SaslAuthenticationFailedError,
     UnknownTopicOrPartitionError,
+    UnsupportedSaslMechanismError,
+    UnsupportedVersionError,
 )
 
 from nearkin.contracts.events import encode_deleted, encode_offered, encode_upserted
 from nearkin.contracts.topics import ITEMS, ITEMS_BULK
-from nearkin.core.errors import InvalidEvent, Misconfigured, NearkinError, Unavailable
+from nearkin.core.errors import InvalidEvent, Misconfigured, NearkinError, PermanentError, Unavailable
 from nearkin.core.item import Content, Offer
 from nearkin.ops.reach import require_broker
 
@@ -63,6 +72,7 @@ class ItemProducer:
         kafka_options: further options of kafka-python's KafkaProducer, such as those of TLS and SASL.
 
     Raises:
+        Misconfigured: an argument is not as it must be; names it.
         Unavailable: no broker answers.
     """
 
@@ -76,8 +86,15 @@ class ItemProducer:
         clock: Callable[[], int] = now_ms,
         **kafka_options: Any,
     ) -> None:
+        if not isinstance(bootstrap, str):
+            raise _argument("bootstrap", f"it is of the type {type(bootstrap).__name__}", "give host:port as a text")
+        _require_seconds("connect_timeout_s", connect_timeout_s)
+        _require_seconds("delivery_timeout_s", delivery_timeout_s)
+        if not isinstance(max_pending, int) or max_pending < 1:
+            raise _argument("max_pending", f"{max_pending!r} is no number of events", "give a whole number from 1")
+        _check_options(kafka_options)
         require_broker(bootstrap, connect_timeout_s)
-        self._bootstrap, self._clock = bootstrap, clock
+        self._bootstrap, self._clock, self._closed = bootstrap, clock, False
         self._free = threading.BoundedSemaphore(max_pending)
         delivery_ms = int(delivery_timeout_s * 1000)
         options = {
@@ -94,8 +111,10 @@ class ItemProducer:
         }
         try:
             self._kafka = KafkaProducer(**(options | kafka_options))
+        except (KafkaConfigurationError, ValueError, TypeError, AssertionError, RuntimeError) as error:
+            raise _argument("kafka_options", f"KafkaProducer refuses them: {error}", "correct or omit them") from error
         except KafkaError as error:
-            raise Unavailable("broker", f"{type(error).__name__} at {bootstrap}") from error
+            raise self._explain(error) from error
 
     def upsert(
         self,
@@ -122,7 +141,8 @@ class ItemProducer:
             bulk: send it on the lane for first loads and backfills, which never delays new items.
 
         Raises:
-            InvalidEvent: the event breaks the contract; nothing was sent.
+            InvalidEvent: the event breaks the contract, or an argument has a wrong type; nothing was sent.
+            PermanentError: this producer is closed.
         """
         at = self._clock() if occurred_at is None else occurred_at
         if offer is not None and offer_version is None:
@@ -179,9 +199,15 @@ class ItemProducer:
         """Send a record that `nearkin.contracts.events` made or checked.
 
         Raises:
-            Misconfigured: the topic is missing.
+            InvalidEvent: the key or the value is not bytes.
+            Misconfigured: the topic is missing, or the broker refuses this producer.
+            PermanentError: this producer is closed.
             Unavailable: the broker does not answer.
         """
+        for name, part in (("key", key), ("value", value)):
+            if not isinstance(part, bytes):
+                problem = f"it is of the type {type(part).__name__}, and must be bytes"
+                raise InvalidEvent(problem, field=name, remedy="give what encodes events", reason="wrong_type")
         topic = ITEMS_BULK.name if bulk else ITEMS.name
         outcome: Future[Published] = Future()
         self._free.acquire()
@@ -220,16 +246,37 @@ class ItemProducer:
 
     def close(self, timeout_s: float | None = None) -> None:
         """Wait for what was sent, then disconnect; after `timeout_s` what still waits fails."""
+        self._closed = True
+        try:
+            self._kafka.flush(timeout_s)
+        except KafkaTimeoutError:
+            timeout_s = 0
+        # KafkaProducer's close flushes again; where that takes too long, it raises and goes on sending.
+        self._kafka.flush = lambda timeout=None: None
         self._kafka.close(timeout=timeout_s)
 
-    def _explain(self, error: Exception, topic: str) -> NearkinError:
-        if isinstance(error, MessageSizeTooLargeError):
-            return InvalidEvent("the event is too large", remedy="send a smaller event", reason="too_large")
-        if isinstance(error, UnknownTopicOrPartitionError):
-            return Misconfigured(
-                "the topic is not there", field=topic, remedy="run `nearkin topics apply`", reason="topics"
-            )
-        return Unavailable("broker", f"{type(error).__name__} at {self._bootstrap} for topic {topic}")
+    def _explain(self, error: Exception, topic: str = "") -> NearkinError:
+        """The error of the family: what this producer's next try could not change is permanent."""
+        place = f"{self._bootstrap} for topic {topic}" if topic else self._bootstrap
+        match error:
+            case MessageSizeTooLargeError() | RecordListTooLargeError():
+                return InvalidEvent("the event is too large", remedy="send a smaller event", reason="too_large")
+            case UnknownTopicOrPartitionError():
+                return Misconfigured(
+                    "the topic is not there", field=topic, remedy="run `nearkin topics apply`", reason="topics"
+                )
+            case IllegalStateError() if self._closed:
+                return PermanentError("the producer is closed", remedy="make a new one", reason="closed")
+            case AuthorizationError() | SaslAuthenticationFailedError() | UnsupportedSaslMechanismError():
+                return Misconfigured(
+                    f"the broker refuses this producer ({type(error).__name__} at {place})",
+                    field="kafka_options",
+                    remedy="give options of a user that may write, and be idempotent",
+                )
+            case IllegalStateError() | KafkaConfigurationError() | UnsupportedVersionError():
+                return _argument("kafka_options", f"{type(error).__name__} at {place}", "correct or omit them")
+            case _:
+                return Unavailable("broker", f"{type(error).__name__} at {place}")
 
     def __enter__(self) -> Self:
         return self
@@ -239,3 +286,29 @@ class ItemProducer:
     ) -> None:
         # Whoever leaves because of an error wants to leave now.
         self.close(None if error is None else 0)
+
+
+#: Options of KafkaProducer that name files; it would search for a missing one until its time is over.
+_FILES = ("ssl_cafile", "ssl_certfile", "ssl_keyfile", "ssl_crlfile")
+
+
+def _check_options(options: dict[str, Any]) -> None:
+    """Refuse what KafkaProducer would refuse late, or call a broker out of reach."""
+    for name, value in options.items():
+        if name not in KafkaProducer.DEFAULT_CONFIG:
+            raise _argument(name, "kafka-python's KafkaProducer has no such option", "correct its name")
+        if name in _FILES and value is not None and not Path(value).is_file():
+            raise _argument(name, f"there is no file {str(value)!r}", "give the path of a file")
+    if options.get("acks", "all") not in ("all", -1):
+        raise _argument("acks", "an event would be lost with a replica", "leave it out: it is 'all'")
+    if options.get("transactional_id") is not None:
+        raise _argument("transactional_id", "events are not sent in transactions", "leave it out")
+
+
+def _require_seconds(name: str, value: float) -> None:
+    if isinstance(value, bool) or not isinstance(value, int | float) or not 0 < value < math.inf:
+        raise _argument(name, f"{value!r} is no time", "give a number of seconds above 0")
+
+
+def _argument(name: str, problem: str, remedy: str) -> Misconfigured:
+    return Misconfigured(problem, field=name, remedy=remedy, reason="argument")
