@@ -163,18 +163,12 @@ class TestReading:
         [
             (upsert({"title": None}), "content.title: it is null, and must be a text; "),
             (upsert({"tags": "tea"}), "content.tags: it is a text, and must be a list; "),
-            (
-                upsert({"attributes": {"colour": 5}}),
-                "content.attributes[...]: it is a whole number, and must be a text; ",
-            ),
+            (upsert({"attributes": {"a": 5}}), "content.attributes[...]: it is a whole number, and must be a text; "),
             (upsert({"numbers": {"n": 5}}), "content.numbers[...]: it is a whole number, and must be an object; "),
             (deletion(version=1.5), "version: it is a number with a fraction, and must be a whole number; "),
             (deletion(version=True), "version: it is true or false, and must be a whole number; "),
             (deletion(kind=5), "kind: it must be a text; "),
-            (
-                upsert({}, offer_version=1, offer={"price": 4.5}),
-                "offer.price: it is a number with a fraction, and must be an",
-            ),
+            (upsert({}, offer_version=1, offer={"price": 4.5}), "offer.price: it is a number with a fraction, and "),
             ([deletion()], "it is a list, and must be an object: one to a record, or to a line of a file; "),
             ("deleted", "it is a text, and must be an object; "),
         ],

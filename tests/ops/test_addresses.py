@@ -19,19 +19,8 @@ def test_an_address_is_a_host_and_a_port(text, parts):
 @pytest.mark.parametrize(
     "text",
     [
-        "",
-        "foo",
-        "foo:",
-        ":9092",
-        "foo:x",
-        "foo:63x4",
-        "foo:-1",
-        "foo:1:2",
-        "::1:7700",
-        "a b:1",
-        "http://foo:1",
-        "u@h:1",
-        "h:１",
+        *("", "foo", "foo:", ":9092", "foo:x", "foo:63x4", "foo:-1", "foo:1:2", "::1:7700"),
+        *("a b:1", "http://foo:1", "u@h:1", "h:１"),
     ],
 )
 def test_what_is_no_address_is_told_so(text):

@@ -56,7 +56,7 @@ class Settings(BaseSettings):
         description="Most events a live indexer applies at once; a bulk one takes four times as many.",
     )
     indexer_within_ms: int = Field(
-        5, ge=1, le=5000, description="How long a lone event waits for company, in milliseconds."
+        2, ge=1, le=5000, description="How long a lone event waits for company, in milliseconds."
     )
     retry_initial_ms: int = Field(100, ge=1, description="First pause after a temporary failure, in milliseconds.")
     retry_max_ms: int = Field(10_000, ge=1, description="Longest pause between tries, in milliseconds.")
@@ -155,9 +155,8 @@ def load_settings(**overrides: object) -> Settings:
         if first["type"] == "value_error":  # of a check above, which quotes what may be quoted
             problem = str(first["ctx"]["error"])
         else:
-            problem = (
-                first["msg"] if "key" in name or "password" in name else f"{first['msg']} (it is {first['input']!r})"
-            )
+            shown = "" if "key" in name or "password" in name else f" (it is {first['input']!r})"
+            problem = f"{first['msg']}{shown}"
         raise Misconfigured(
             problem,
             field=f"NEARKIN_{name.upper()}",
