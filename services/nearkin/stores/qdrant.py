@@ -52,6 +52,18 @@ _INDEX_PARAMS = {
     "hidden": _BY_VALUE,
 }
 
+#: What a failure is known to mean, by its status and by words of its details.
+_STATUS_MEANS = {
+    grpc.StatusCode.DEADLINE_EXCEEDED: "no answer in time",
+    grpc.StatusCode.NOT_FOUND: "a collection is not there",
+}
+_DETAILS_MEAN = {
+    "Connection refused": "connection refused",
+    "errors resolving": "its host has no address",
+    "DNS resolution failed": "its host has no address",
+    "No space left on device": "no space left on its disk; free some space, writes resume by themselves",
+}
+
 _CHANNEL_OPTIONS = [
     ("grpc.max_receive_message_length", -1),
     ("grpc.max_send_message_length", -1),
@@ -61,21 +73,9 @@ _CHANNEL_OPTIONS = [
 
 
 def connect(settings: Settings) -> "QdrantIndex":
-    """The index that the settings name; nothing is sent before the first call.
-
-    Raises:
-        Misconfigured: the address is not an address.
-    """
-    parts = urlsplit(settings.qdrant_url)
-    if parts.scheme not in ("http", "https") or not parts.hostname:
-        raise Misconfigured(
-            f"{settings.qdrant_url!r} is not an address",
-            field="NEARKIN_QDRANT_URL",
-            remedy="give the gRPC address, such as http://127.0.0.1:6334",
-            reason="setting",
-        )
-    target = f"{parts.hostname}:{parts.port or 6334}"
-    if parts.scheme == "https":
+    """The index that the settings name; nothing is sent before the first call."""
+    target = target_of(settings.qdrant_url)
+    if settings.qdrant_url.startswith("https:"):
         channel = grpc.aio.secure_channel(target, grpc.ssl_channel_credentials(), options=_CHANNEL_OPTIONS)
     else:
         channel = grpc.aio.insecure_channel(target, options=_CHANNEL_OPTIONS)
@@ -83,6 +83,12 @@ def connect(settings: Settings) -> "QdrantIndex":
     points = wire.PointsStub(channel)  # type: ignore[no-untyped-call]
     collections = wire.CollectionsStub(channel)  # type: ignore[no-untyped-call]
     return QdrantIndex(Calls(points, collections, settings.index_timeout_s, key, channel), settings.index_alias)
+
+
+def target_of(url: str) -> str:
+    """What gRPC connects to: the host and the port of a checked `NEARKIN_QDRANT_URL`, an IPv6 host in its brackets."""
+    parts = urlsplit(url)
+    return parts.netloc if parts.port else f"{parts.netloc}:6334"
 
 
 class Calls:
@@ -133,28 +139,39 @@ class Calls:
 
 
 def translated(error: grpc.aio.AioRpcError) -> NearkinError:
-    """What a failed call means to Nearkin."""
+    """What a failed call means to Nearkin, in words of its own.
+
+    Errors reach logs and the callers of look-ups, and an engine may quote a payload or a filter's value: of what it
+    says, only the status is told, and what is known and harmless.
+    """
     code, details = error.code(), error.details() or ""
     if code in (grpc.StatusCode.UNAUTHENTICATED, grpc.StatusCode.PERMISSION_DENIED):
         return Misconfigured(
             "the index refuses the API key", field="NEARKIN_QDRANT_API_KEY", remedy="give a key that may write"
         )
     if code is grpc.StatusCode.INVALID_ARGUMENT and "Index required but not found" in details:
-        field = details.partition('"')[2].partition('"')[0]
-        return Misconfigured(
-            f"the collection has no payload index on {field!r}",
-            field=f"filter.{field}",
-            remedy="leave the condition out, or index the items into a new collection that has the payload index",
-            reason="unindexed_filter",
-        )
+        return _unindexed(details)
     if code in (grpc.StatusCode.INVALID_ARGUMENT, grpc.StatusCode.UNIMPLEMENTED):
         return Misconfigured(
-            f"the index refuses the request: {details}",
+            f"the index refuses the request with {code.name}",
             field="NEARKIN_QDRANT_URL",
-            remedy="check that it names a Qdrant of version 1.16 or newer",
+            remedy="check that it is the gRPC address of a Qdrant of version 1.16 or newer, whose log may say more",
             reason="index_refuses",
         )
-    return Unavailable("index", f"{code.name}: {details}" if details else code.name)
+    causes = [_STATUS_MEANS[code]] if code in _STATUS_MEANS else []
+    causes += [cause for words, cause in _DETAILS_MEAN.items() if words in details]
+    return Unavailable("index", ": ".join([code.name, *causes[:1]]))
+
+
+def _unindexed(details: str) -> Misconfigured:
+    field = details.partition('"')[2].partition('"')[0]
+    known = field in PAYLOAD_INDEXES
+    return Misconfigured(
+        f"the collection has no payload index {f'on {field!r}' if known else 'that a condition needs'}",
+        field=f"filter.{field}" if known else "filter",
+        remedy="leave the condition out, or index the items into a new collection that has the payload index",
+        reason="unindexed_filter",
+    )
 
 
 class QdrantCollection:
