@@ -293,6 +293,14 @@ async def test_an_address_that_cannot_be_taken_is_refused_with_the_setting_and_t
     assert "127.0.0.1:7700" in refusal.value.remedy or "port 0" in refusal.value.remedy
 
 
+@pytest.mark.parametrize("listen", ["http://127.0.0.1:0", "::1:0", "a b:0"])
+async def test_what_is_no_address_is_not_told_as_a_taken_port(live: LiveLookups, listen: str):
+    metrics = Metrics(live.metrics.registry.__class__(), "lookup")
+    server = LookupServer(live.index, HashingEncoder(), Limits(), metrics, Health(metrics))
+    with pytest.raises(Misconfigured, match=r"NEARKIN_LOOKUP_LISTEN: .* is not host:port"):
+        await server.start(listen)
+
+
 async def test_calls_are_counted_by_method_and_status_and_timed_by_stage(live: LiveLookups, stub: LookupServiceStub):
     await stub.FindSimilar(lookup())
     await status_of(stub.FindSimilar(lookup("none")))

@@ -82,7 +82,7 @@ def test_a_process_that_is_started_again_has_its_port_at_once(metrics):
         assert get(again, "/live")[0] == 200
 
 
-@pytest.mark.parametrize("listen", ["nonsense", "127.0.0.1:notaport", "127.0.0.1:99999", "203.0.113.7:1"])
+@pytest.mark.parametrize("listen", ["nonsense", ":0", "127.0.0.1:notaport", "127.0.0.1:99999", "203.0.113.7:1"])
 def test_an_address_that_cannot_be_served_names_the_setting(metrics, listen):
     with pytest.raises(Misconfigured, match="NEARKIN_METRICS_LISTEN"):
         HealthServer(listen, Health(metrics), metrics)

@@ -34,6 +34,7 @@ from nearkin.core.ports import ContentEncoder, ItemCollection, ItemIndex
 from nearkin.lookup.encode_answer import encode_item, encode_neighbours
 from nearkin.lookup.find_similar import Neighbours, SimilarTo, find_similar
 from nearkin.lookup.parse_request import check_batch, parse_ids, parse_lookup
+from nearkin.ops.addresses import split_address
 from nearkin.ops.health import Health
 from nearkin.ops.logs import describe, fields
 from nearkin.ops.metrics import Metrics
@@ -274,11 +275,12 @@ class LookupServer:
         Raises:
             Misconfigured: the address cannot be taken.
         """
-        host, _, port = listen.rpartition(":")
-        if not (host and port.isdecimal() and int(port) < 65_536):
+        try:
+            split_address(listen, least_port=0)
+        except ValueError as error:
             raise Misconfigured(
-                f"{listen!r} is not host:port", field="NEARKIN_LOOKUP_LISTEN", remedy="set it to such as 127.0.0.1:7700"
-            )
+                str(error), field="NEARKIN_LOOKUP_LISTEN", remedy="set it to such as 127.0.0.1:7700", reason="setting"
+            ) from error
         try:
             taken = self._server.add_insecure_port(listen)
         except RuntimeError as error:
@@ -292,7 +294,7 @@ class LookupServer:
         await self._tell_health("starting")
         await self._server.start()
         self._following = asyncio.create_task(self._follow_index(), name="follow the index")
-        return f"{host}:{taken}"
+        return f"{listen.rpartition(':')[0]}:{taken}"
 
     async def drain(self, grace_s: float) -> None:
         """Take no new calls, finish those under way for at most `grace_s`, then stop."""

@@ -15,6 +15,7 @@ from prometheus_client import generate_latest
 from prometheus_client.exposition import CONTENT_TYPE_LATEST
 
 from nearkin.core.errors import Misconfigured
+from nearkin.ops.addresses import split_address
 from nearkin.ops.logs import fields
 from nearkin.ops.metrics import Metrics
 
@@ -67,10 +68,9 @@ class HealthServer:
     """
 
     def __init__(self, listen: str, health: Health, metrics: Metrics) -> None:
-        host, _, port = listen.rpartition(":")
         try:
-            self._server = _Server((host.strip("[]") or "127.0.0.1", int(port)), _handler(health, metrics))
-        except (OSError, ValueError, OverflowError) as error:
+            self._server = _Server(split_address(listen, least_port=0), _handler(health, metrics))
+        except (OSError, ValueError) as error:
             raise Misconfigured(
                 f"cannot listen on {listen!r}: {getattr(error, 'strerror', None) or error}",
                 field="NEARKIN_METRICS_LISTEN",
