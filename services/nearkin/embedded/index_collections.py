@@ -9,9 +9,9 @@ from collections.abc import Iterator
 import grpc
 from qdrant_client import grpc as wire
 
-from nearkin.embedded.data_folder import DataFolder, is_collection_name
 from nearkin.embedded.edge_collection import EdgeCollection
 from nearkin.embedded.edge_messages import Refused, bad_request
+from nearkin.embedded.index_folder import IndexFolder, is_collection_name
 
 log = logging.getLogger(__name__)
 
@@ -19,7 +19,7 @@ log = logging.getLogger(__name__)
 class Collections:
     """Every collection in the folder, and the aliases, by name."""
 
-    def __init__(self, folder: DataFolder, min_free_bytes: int) -> None:
+    def __init__(self, folder: IndexFolder, min_free_bytes: int) -> None:
         self._folder, self._min_free_bytes = folder, min_free_bytes
         self._open: dict[str, EdgeCollection] = {}
         self.aliases = folder.read_aliases()

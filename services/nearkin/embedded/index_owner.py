@@ -27,8 +27,8 @@ from grpc_health.v1 import health, health_pb2, health_pb2_grpc
 from qdrant_client import grpc as wire
 
 from nearkin.core.errors import Misconfigured
-from nearkin.embedded.data_folder import DataFolder
 from nearkin.embedded.index_collections import Collections, optimise, return_freed_memory
+from nearkin.embedded.index_folder import IndexFolder
 from nearkin.embedded.qdrant_services import CollectionsService, PointsService, QdrantService
 from nearkin.ops.logs import configure, describe
 from nearkin.ops.process import EXIT_MISCONFIGURED, stop_on_signals
@@ -94,7 +94,7 @@ async def serve(data: Path, listen: str, min_free_mib: int = MIN_FREE_MIB) -> No
             remedy="stop what listens there, or give another port",
             reason="port",
         ) from error
-    folder = DataFolder(data)
+    folder = IndexFolder(data)
     folder.open()
     try:
         collections = Collections(folder, min_free_mib * 2**20)

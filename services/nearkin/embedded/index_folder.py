@@ -25,7 +25,7 @@ def is_collection_name(name: str) -> bool:
     return _NAME.fullmatch(name) is not None
 
 
-class DataFolder(OwnedFolder):
+class IndexFolder(OwnedFolder):
     """Owns the folder of an index from `open` to `close`.
 
     Args:
