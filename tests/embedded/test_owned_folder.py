@@ -1,3 +1,4 @@
+import fcntl
 import subprocess
 import sys
 
@@ -31,6 +32,19 @@ def test_a_folder_has_one_owner_at_a_time(folder):
         OwnedFolder(folder.path, FORMAT).open()
     folder.close()
     assert not folder.is_owned()
+
+
+def test_whoever_just_looks_whether_a_folder_is_owned_does_not_keep_it_from_its_owner(folder, monkeypatch):
+    folder.open()
+    folder.close()
+    looking = (folder.path / "LOCK").open()
+    fcntl.flock(looking, fcntl.LOCK_SH)  # as `is_owned` does, caught between its two steps
+    monkeypatch.setattr("nearkin.embedded.owned_folder.time.sleep", lambda _: looking.close())
+
+    folder.open()
+
+    assert looking.closed
+    assert folder.is_owned()
 
 
 def test_an_owner_that_was_killed_owns_no_longer(folder):

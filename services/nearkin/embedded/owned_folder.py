@@ -6,10 +6,15 @@ Its file FORMAT says what wrote it; its file LOCK is held while a process owns i
 import fcntl
 import os
 import shutil
+import time
 from pathlib import Path
 from typing import IO
 
 from nearkin.core.errors import Misconfigured
+
+#: How long the lock is tried again, in seconds: whoever asks whether the folder is owned holds it for a moment too.
+LOCK_PATIENCE_S = 0.5
+LOCK_PAUSE_S = 0.01
 
 
 def write_durably(path: Path, text: str) -> None:
@@ -74,7 +79,7 @@ class OwnedFolder:
             self._lock = None
 
     def is_owned(self) -> bool:
-        """Whether some process owns the folder now; takes nothing."""
+        """Whether some process owns the folder now; holds its lock for a moment, which `open` waits out."""
         try:
             with (self.path / "LOCK").open(encoding="utf-8") as lock:
                 fcntl.flock(lock, fcntl.LOCK_SH | fcntl.LOCK_NB)
@@ -128,9 +133,7 @@ class OwnedFolder:
 
     def _take_lock(self) -> None:
         lock = (self.path / "LOCK").open("a+", encoding="utf-8")
-        try:
-            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
+        if not _locked(lock):
             lock.seek(0)
             owner = lock.read().strip() or "unknown"
             lock.close()
@@ -139,8 +142,22 @@ class OwnedFolder:
                 field=str(self.path),
                 remedy="stop that process, or give another folder",
                 reason="data_locked",
-            ) from None
+            )
         lock.truncate(0)
         lock.write(f"{os.getpid()}\n")
         lock.flush()
         self._lock = lock
+
+
+def _locked(file: IO[str]) -> bool:
+    """Lock a file for this process alone; False where another one keeps it."""
+    deadline = time.monotonic() + LOCK_PATIENCE_S
+    while True:
+        try:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            if time.monotonic() >= deadline:
+                return False
+            time.sleep(LOCK_PAUSE_S)
+        else:
+            return True
