@@ -11,7 +11,7 @@ from nearkin.client.lookup import LookupClient
 from nearkin.core.errors import Unavailable
 from nearkin.core.item import ItemState
 from nearkin.core.ports import ContentEncoder, IndexedItem, ItemCollection, ItemWrite, Search
-from nearkin.core.similarity import Hit, Vectors
+from nearkin.core.vectors import Hit, Vectors
 from nearkin.encoders.fake import HashingEncoder
 from nearkin.lookup.server import Limits, LookupServer
 from nearkin.ops.health import Health

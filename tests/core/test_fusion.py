@@ -5,7 +5,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from nearkin.core.fusion import LEXICAL_WEIGHT, Fused, fuse
-from nearkin.core.similarity import Hit, VectorName
+from nearkin.core.vectors import Hit, VectorName
 
 
 @st.composite

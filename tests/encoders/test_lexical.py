@@ -5,7 +5,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from nearkin.core.similarity import SparseVector
+from nearkin.core.vectors import SparseVector
 from nearkin.encoders.lexical import WORDS_READ, encode_lexical, find_words, hash_term
 
 

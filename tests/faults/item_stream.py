@@ -14,7 +14,7 @@ from functools import reduce
 from nearkin.contracts.events import Kind, decode_item_event, encode_deleted, encode_offered, encode_upserted
 from nearkin.core.item import Availability, Content, ItemState, Offer, Price, Status, merge
 from nearkin.core.ports import ContentEncoder, IndexCounts, ItemCollection, Search
-from nearkin.core.similarity import VectorName, Vectors
+from nearkin.core.vectors import VectorName, Vectors
 from nearkin.embedded.catalogue.online_retail import CURRENCY, CatalogueItem, load_catalogue
 
 OCCURRED_AT = 1_760_000_000_000

@@ -6,7 +6,7 @@ from faults.item_stream import Event, upsert
 from faults.running_parts import Parts, until
 from nearkin.contracts.topics import ITEMS_BULK
 from nearkin.core.ports import ItemCollection, Search
-from nearkin.core.similarity import VectorName
+from nearkin.core.vectors import VectorName
 from nearkin.embedded.catalogue.online_retail import load_catalogue
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(300)]

@@ -9,7 +9,7 @@ from nearkin.contracts.events import encode_deleted, encode_offered, encode_upse
 from nearkin.core.errors import TemporaryError, Unavailable
 from nearkin.core.item import Content, Offer, Price
 from nearkin.core.ports import Search
-from nearkin.core.similarity import VectorName
+from nearkin.core.vectors import VectorName
 from nearkin.encoders.fake import HashingEncoder
 from nearkin.indexer.index_item import IndexItems
 from nearkin.ops.metrics import Metrics

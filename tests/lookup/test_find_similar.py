@@ -12,7 +12,7 @@ from nearkin.core.filters import ItemFilter
 from nearkin.core.item import Content, ItemState, Offer, Price, Status
 from nearkin.core.ports import IndexedItem, ItemWrite, Search
 from nearkin.core.retrieval import Retrieval
-from nearkin.core.similarity import Hit, VectorName, Vectors
+from nearkin.core.vectors import Hit, VectorName, Vectors
 from nearkin.encoders.fake import HashingEncoder
 from nearkin.lookup.find_similar import HITS_PER_CALL, Neighbours, SimilarTo, find_similar
 

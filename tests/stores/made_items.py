@@ -4,7 +4,7 @@ import numpy as np
 
 from nearkin.core.item import NEVER, Content, ItemState, Offer, Versions, deleted, merge, offered, upserted
 from nearkin.core.ports import IndexedItem, ItemWrite, Stored
-from nearkin.core.similarity import SparseVector, Vectors
+from nearkin.core.vectors import SparseVector, Vectors
 
 DIMENSIONS = 8
 

@@ -10,7 +10,7 @@ from nearkin.core.errors import Misconfigured, Unavailable
 from nearkin.core.filters import ItemFilter, PriceRange
 from nearkin.core.item import Availability, Content, Offer, Price, Status, Versions, merge, upserted
 from nearkin.core.ports import IndexCounts, IndexedItem, ItemCollection, ItemIndex, ItemWrite, Search, Stored
-from nearkin.core.similarity import SparseVector, VectorName
+from nearkin.core.vectors import SparseVector, VectorName
 from nearkin.ops.settings import Settings
 from nearkin.stores.qdrant import connect
 from stores.made_items import (

@@ -10,7 +10,7 @@ from qdrant_client import AsyncQdrantClient, models
 from nearkin.core.errors import Misconfigured, Unavailable
 from nearkin.core.item import Content, upserted
 from nearkin.core.ports import IndexCounts, ItemCollection, ItemIndex, ItemWrite, Search
-from nearkin.core.similarity import VectorName
+from nearkin.core.vectors import VectorName
 from stores.made_items import DIMENSIONS, indexed, insert, random_vectors
 from stores.owner_process import OwnerProcess
 
@@ -247,7 +247,7 @@ async def test_a_graph_is_built_on_request_and_finds_what_exact_search_finds(tmp
 async def write_clusters(items: ItemCollection, dimensions: int, points: int) -> None:
     import numpy as np
 
-    from nearkin.core.similarity import Vectors
+    from nearkin.core.vectors import Vectors
     from stores.made_items import lexical
 
     random = np.random.default_rng(7)

@@ -11,7 +11,7 @@ Measured against reciprocal ranks and other normalisations: docs/decisions/0004-
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from nearkin.core.similarity import Hit, VectorName
+from nearkin.core.vectors import Hit, VectorName
 
 #: What the best lexical hit weighs; the best dense hit weighs what is left of 1.
 LEXICAL_WEIGHT = 0.6

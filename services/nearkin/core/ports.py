@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 from nearkin.core.errors import NothingToEncode
 from nearkin.core.filters import ItemFilter
 from nearkin.core.item import Content, ItemState, Versions
-from nearkin.core.similarity import Hit, SparseVector, VectorName, Vectors
+from nearkin.core.vectors import Hit, SparseVector, VectorName, Vectors
 
 
 class ContentEncoder(Protocol):

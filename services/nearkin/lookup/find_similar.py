@@ -20,7 +20,7 @@ from nearkin.core.fusion import Fused, Source, fuse
 from nearkin.core.item import Content
 from nearkin.core.ports import ContentEncoder, IndexedItem, ItemCollection, ItemIndex, Search
 from nearkin.core.retrieval import Retrieval
-from nearkin.core.similarity import Hit, VectorName, Vectors
+from nearkin.core.vectors import Hit, VectorName, Vectors
 
 #: How many neighbours a look-up gets that does not say.
 DEFAULT_K = 10

@@ -5,7 +5,7 @@ from collections.abc import Sequence
 import numpy as np
 
 from nearkin.core.ports import ItemWrite, Stored
-from nearkin.core.similarity import Vectors
+from nearkin.core.vectors import Vectors
 
 
 def check_writes(writes: Sequence[ItemWrite]) -> None:

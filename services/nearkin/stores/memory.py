@@ -13,7 +13,7 @@ from nearkin.core.errors import Misconfigured, Unavailable
 from nearkin.core.filters import ItemFilter
 from nearkin.core.item import CategoryPath
 from nearkin.core.ports import IndexCounts, IndexedItem, ItemWrite, Search, Stored
-from nearkin.core.similarity import Hit, SparseVector, VectorName, Vectors
+from nearkin.core.vectors import Hit, SparseVector, VectorName, Vectors
 from nearkin.stores.checks import check_writes
 
 

@@ -19,7 +19,7 @@ from qdrant_client import grpc as wire
 from nearkin.contracts.stored import PAYLOAD_INDEXES, from_payload
 from nearkin.core.errors import Misconfigured, NearkinError, Unavailable
 from nearkin.core.ports import IndexCounts, IndexedItem, ItemWrite, Search
-from nearkin.core.similarity import Hit, SparseVector, VectorName
+from nearkin.core.vectors import Hit, SparseVector, VectorName
 from nearkin.ops.settings import Settings
 from nearkin.stores import qdrant_messages as messages
 from nearkin.stores.checks import check_writes

@@ -12,7 +12,7 @@ from nearkin.contracts.stored import EVERYWHERE, attribute_key, category_key, to
 from nearkin.core.filters import ItemFilter, PriceRange
 from nearkin.core.item import NEVER, Versions
 from nearkin.core.ports import IndexedItem, ItemWrite, Search, Stored
-from nearkin.core.similarity import SparseVector, VectorName, Vectors
+from nearkin.core.vectors import SparseVector, VectorName, Vectors
 
 #: Point ids are UUIDv5 of item ids in this namespace: the same in every collection, for good.
 NAMESPACE = uuid.UUID("5b0a3c1e-6c0f-5d7e-9b1a-2f4d8e6a7c90")
