@@ -44,6 +44,10 @@ class Latencies:
             len(ordered), {name: round(1000 * one, 3) for name, one in ranked.items()}, round(1000 * ordered[-1], 3)
         )
 
+    def as_json(self) -> dict[str, float]:
+        """Count, percentiles and longest by name, for a results file and for a row of a table."""
+        return {"count": self.count, **self.percentiles, "max": self.max}
+
     def __str__(self) -> str:
         told = "  ".join(f"{name} {one:.1f}" for name, one in self.percentiles.items())
         return f"{told}  max {self.max:.1f} ms  (n = {self.count})"
