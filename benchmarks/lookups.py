@@ -1,40 +1,38 @@
 """How long look-ups take: open loop at a rate, saturated, and by stage, against the embedded index.
 
-`python -m benchmarks.lookups --items 50000 --rate 50 --seconds 30 --json FILE`
+    python -m benchmarks.lookups [--items 50000] [--rate 50] [--seconds 30] [--json FILE]
 
-The items: the catalogue's products, encoded by the default bundle; beyond their number each is repeated with its
-vector turned by noise to a cosine of about 0.9, and its own words. That is right for timing (lists are as long,
-postings as deep as in a real index of one shop's short titles), and not for quality.
+The items are the catalogue's and variants of them (`benchmarks.catalogue`), encoded by the default bundle and written
+straight into the index; index owner and look-up service run alone. Nothing is asked of these figures: what is asked of
+look-ups is asked beside new items, in benchmarks/freshness.py.
 """
 
 import argparse
 import asyncio
-import json
 import os
+import sys
 import tempfile
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import psutil
-from prometheus_client.parser import text_string_to_metric_families
 
+from benchmarks.catalogue import vary_catalogue
 from benchmarks.load import offer, saturate, similar_to
-from benchmarks.report import describe_machine
+from benchmarks.programs import index_owner, processor_seconds, read_metrics, running
+from benchmarks.publishing import content_of, offer_of
+from benchmarks.report import conclude
 from nearkin.client.lookup import LookupClient
-from nearkin.core import item
 from nearkin.core.errors import NearkinError, Unavailable
 from nearkin.core.filters import ItemFilter
-from nearkin.core.item import Content, Offer, Price
+from nearkin.core.item import upserted
 from nearkin.core.ports import ContentEncoder, IndexedItem, ItemWrite
 from nearkin.core.retrieval import Retrieval
-from nearkin.core.similarity import Vectors
-from nearkin.embedded.catalogue.online_retail import CURRENCY, load_catalogue
-from nearkin.embedded.programs import accepts, free_port, start, wait_until
+from nearkin.core.vectors import Vectors
+from nearkin.embedded.programs import free_port
 from nearkin.encoders.bundle import load_encoder
 from nearkin.ops.settings import load_settings
 from nearkin.stores.qdrant import connect
@@ -42,35 +40,25 @@ from nearkin.stores.qdrant import connect
 BATCH = 500
 
 
-def main() -> None:
+def main() -> int:
     parser = argparse.ArgumentParser(description="How long look-ups take.")
     parser.add_argument("--items", type=int, default=50_000)
     parser.add_argument("--rate", type=float, default=50.0, help="look-ups a second, open loop")
     parser.add_argument("--seconds", type=float, default=30.0)
     parser.add_argument("--json", type=Path, help="where the figures go")
     chosen = parser.parse_args()
-    with tempfile.TemporaryDirectory() as folder:
+    with tempfile.TemporaryDirectory(prefix="nearkin-lookups-") as folder:
         figures = asyncio.run(measure(Path(folder), chosen.items, chosen.rate, chosen.seconds))
-    if chosen.json:
-        chosen.json.parent.mkdir(parents=True, exist_ok=True)
-        chosen.json.write_text(json.dumps(figures, indent=1))
+    return conclude(figures, (), chosen.json)
 
 
 async def measure(folder: Path, items: int, rate: float, seconds: float) -> dict[str, Any]:
-    index_port, lookup_port, metrics_port = free_port(), free_port(), free_port()
-    encoder = load_encoder(None, 2)
-    with index_owner(folder, index_port):
-        ids = await fill(f"http://127.0.0.1:{index_port}", encoder, items)
-    with (
-        index_owner(folder, index_port) as owner,
-        lookup_server(folder, index_port, lookup_port, metrics_port) as server,
-    ):
-        async with LookupClient(f"127.0.0.1:{lookup_port}") as client:
+    with index_owner(folder) as (_, url):
+        ids = await fill(url, load_encoder(None, 2), items)
+    with index_owner(folder) as (owner, url), lookup_server(folder, url) as (server, address, metrics):
+        async with LookupClient(address) as client:
             await until_answered(client, ids[0])
-            figures: dict[str, Any] = {
-                "machine": describe_machine(),
-                "items": items,
-            }
+            figures: dict[str, Any] = {"items": items}
             cases: dict[str, dict[str, Any]] = {
                 "by id, fused": {},
                 "by id, dense": {"retrieval": Retrieval.DENSE},
@@ -83,10 +71,10 @@ async def measure(folder: Path, items: int, rate: float, seconds: float) -> dict
                 print(f"{name:26} {load}")
                 figures[name] = load.as_json()
             for callers in (1, 8):
-                used = [cpu(one) for one in (owner, server)]
+                used = [processor_seconds(one) for one in (owner, server)]
                 load = await saturate(similar_to(client, ids), callers, seconds / 3)
                 spent = [
-                    round(1000 * (cpu(one) - was) / load.latency.count, 2)
+                    round(1000 * (processor_seconds(one) - was) / load.latency.count, 2)
                     for one, was in zip((owner, server), used, strict=True)
                 ]
                 print(
@@ -97,7 +85,7 @@ async def measure(folder: Path, items: int, rate: float, seconds: float) -> dict
                     **load.as_json(),
                     "cpu_ms": dict(zip(("index", "lookup"), spent, strict=True)),
                 }
-            figures["stages"] = stages(metrics_port)
+            figures["stages"] = stages(metrics)
             print("mean ms by stage:", figures["stages"])
             figures["resident_mb"] = {
                 name: round(one.memory_info().rss / 1e6, 1) for name, one in (("index", owner), ("lookup", server))
@@ -107,66 +95,40 @@ async def measure(folder: Path, items: int, rate: float, seconds: float) -> dict
 
 
 @contextmanager
-def index_owner(folder: Path, port: int) -> Iterator[psutil.Process]:
-    """The owner of the embedded index; at its start it builds the graph."""
-    command = [
-        "python",
-        "-m",
-        "nearkin.embedded.index_owner",
-        "--data",
-        str(folder / "index"),
-        "--listen",
-        f"127.0.0.1:{port}",
-    ]
-    with running(command, folder, f"127.0.0.1:{port}") as process:
-        yield process
-
-
-@contextmanager
-def lookup_server(folder: Path, index_port: int, port: int, metrics_port: int) -> Iterator[psutil.Process]:
+def lookup_server(folder: Path, index_url: str) -> Iterator[tuple[psutil.Process, str, str]]:
+    """The look-up service on an index, its address and that of its metrics."""
+    address, metrics = f"127.0.0.1:{free_port()}", f"127.0.0.1:{free_port()}"
     os.environ |= {
-        "NEARKIN_QDRANT_URL": f"http://127.0.0.1:{index_port}",
-        "NEARKIN_LOOKUP_LISTEN": f"127.0.0.1:{port}",
-        "NEARKIN_METRICS_LISTEN": f"127.0.0.1:{metrics_port}",
+        "NEARKIN_QDRANT_URL": index_url,
+        "NEARKIN_LOOKUP_LISTEN": address,
+        "NEARKIN_METRICS_LISTEN": metrics,
     }
-    with running(["python", "-m", "nearkin.lookup"], folder, f"127.0.0.1:{port}") as process:
-        yield process
+    with running(["nearkin.lookup"], folder, address) as process:
+        yield process, address, metrics
 
 
-@contextmanager
-def running(command: list[str], folder: Path, address: str) -> Iterator[psutil.Process]:
-    with (folder / "log").open("ab") as log:
-        process = start(command, log)
-        try:
-            wait_until(lambda: accepts(address), " ".join(command[1:3]), process, 120)
-            yield psutil.Process(process.pid)
-        finally:
-            process.terminate()
-            process.wait(30)
-
-
-async def fill(url: str, encoder: ContentEncoder, items: int) -> list[str]:
-    """Write so many items; returns the ids of the catalogue's own products."""
-    products = load_catalogue()
-    contents = [Content(title=one.title) for one in products]
-    vectors = [one for one in encoder.encode(contents) if isinstance(one, Vectors)]
-    noise = np.random.default_rng(0)
+async def fill(url: str, encoder: ContentEncoder, count: int) -> list[str]:
+    """Write so many items; returns their ids."""
     index = connect(load_settings(qdrant_url=url, index_timeout_s=60))
     collection = await index.prepare(encoder.bundle, encoder.dimensions)
-    for begin in range(0, items, BATCH):
-        writes = []
-        for number in range(begin, min(items, begin + BATCH)):
-            turn, place = divmod(number, len(products))
-            product, vector = products[place], vectors[place]
-            if turn:
-                turned = vector.content + noise.standard_normal(len(vector.content)).astype(np.float32) * 0.025
-                vector = replace(vector, content=(turned / np.linalg.norm(turned)).astype(np.float32))
-            offer_ = Offer(Price(product.price, CURRENCY), markets=product.markets)
-            state = item.upserted(f"{product.id}-{turn}" if turn else product.id, contents[place], 1, offer_, 1)
-            writes.append(ItemWrite(IndexedItem(state, "timing", int(time.time() * 1000)), None, vector))
+    ids: list[str] = []
+    items = vary_catalogue(count)
+    for begin in range(0, count, BATCH):
+        batch = items[begin : begin + BATCH]
+        outcomes = encoder.encode([content_of(one) for one in batch])
+        writes = [
+            ItemWrite(
+                IndexedItem(upserted(one.id, content_of(one), 1, offer_of(one), 1), "timing", int(time.time() * 1000)),
+                None,
+                vectors,
+            )
+            for one, vectors in zip(batch, outcomes, strict=True)
+            if isinstance(vectors, Vectors)
+        ]
         await collection.write(writes)
+        ids += [write.item.state.id for write in writes]
     await index.close()
-    return [one.id for one in products[:items]]
+    return ids
 
 
 async def until_answered(client: LookupClient, item_id: str) -> None:
@@ -180,23 +142,12 @@ async def until_answered(client: LookupClient, item_id: str) -> None:
     raise Unavailable("look-up service", "it did not answer within a minute")
 
 
-def cpu(process: psutil.Process) -> float:
-    times = process.cpu_times()
-    return float(times.user + times.system)
-
-
-def stages(metrics_port: int) -> dict[str, float]:
+def stages(metrics: str) -> dict[str, float]:
     """Mean milliseconds of each stage, from the server's own histograms."""
-    import urllib.request
-
-    with urllib.request.urlopen(f"http://127.0.0.1:{metrics_port}/metrics") as answer:
-        families = list(text_string_to_metric_families(answer.read().decode()))
     samples = {
         (sample.name.rpartition("_")[2], sample.labels["stage"]): sample.value
-        for family in families
-        if family.name == "nearkin_lookup_seconds"
-        for sample in family.samples
-        if not sample.name.endswith("_bucket")
+        for sample in read_metrics(metrics)
+        if sample.name in {"nearkin_lookup_seconds_sum", "nearkin_lookup_seconds_count"}
     }
     return {
         stage: round(1000 * samples["sum", stage] / count, 3)
@@ -206,4 +157,4 @@ def stages(metrics_port: int) -> dict[str, float]:
 
 
 if __name__ == "__main__":
-    main()
+    sys.exit(main())
