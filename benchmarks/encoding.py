@@ -8,10 +8,13 @@ hits both; a ratio is the median over the rounds of one round's ratio. The encod
 largest batch of an indexer.
 
 The model one by one is run as its package stores it (products in fp32) and as the encoder rewrites it
-(docs/decisions/0006-integer-products.md): the second ratio is what batches and threads give, the first the whole.
+(docs/decisions/0006-integer-products.md): the second ratio is what batches and threads give, the first the whole. Both
+are held to what is asked, on descriptions.
 
 Kernels for one row and for many round differently, so a text's vector depends a little on its companions. How much is
 measured as the cosine between its vector alone and in company.
+
+Exits with 1 where something that must be reached was missed.
 """
 
 import argparse
@@ -19,6 +22,7 @@ import gzip
 import json
 import random
 import statistics
+import sys
 import tempfile
 import time
 from pathlib import Path
@@ -30,7 +34,7 @@ from numpy.typing import NDArray
 from tokenizers import Tokenizer
 
 from benchmarks.datasets import unpack
-from benchmarks.report import describe_machine, print_table
+from benchmarks.report import Bar, conclude, print_table
 from nearkin.embedded.catalogue.online_retail import load_catalogue
 from nearkin.encoders.bundle import DEFAULT_BUNDLE, read_manifest, verify_file
 from nearkin.encoders.integer_graph import with_integer_products
@@ -38,6 +42,11 @@ from nearkin.encoders.text import TextEncoder
 from nearkin.ops.settings import Settings
 
 CORES = 2
+
+#: How many times as fast as one by one: what must be reached, and the goal. They are of the texts named so below.
+MUST, GOAL = 1.5, 2.5
+SHORT = "short: a description"
+
 BATCH: int = Settings.model_fields["indexer_batch"].default
 
 
@@ -74,7 +83,7 @@ def sample_texts(rng: random.Random) -> dict[str, list[str]]:
         papers = gzip.decompress((unpack("csfcube", Path(folder)) / "docs.jsonl.gz").read_bytes()).splitlines()
     abstracts = [" ".join(sentence for _, sentence in json.loads(paper)["abstract_sents"]) for paper in papers]
     return {
-        "short: a description": rng.sample(titles, 4 * BATCH),
+        SHORT: rng.sample(titles, 4 * BATCH),
         "longer: four descriptions": [", ".join(rng.sample(titles, 4)) for _ in range(2 * BATCH)],
         "long: an abstract": rng.sample(abstracts, BATCH // 2),
     }
@@ -123,7 +132,26 @@ def time_pairs(
     }
 
 
-def main() -> None:
+def bars_of(results: dict[str, Any]) -> list[Bar]:
+    """What is asked of this run."""
+    return [
+        Bar(
+            what=f"{SHORT}, encoder over one by one, {graph}",
+            measured=results[SHORT]["ratio"][way]["median"],
+            must=MUST,
+            goal=GOAL,
+            unit="×",
+            at_least=True,
+            note=note,
+        )
+        for graph, way, note in (
+            ("same graph", "rewritten", "what batches and threads give"),
+            ("graph as its package stores it", "as stored", "what the integer graph gives too"),
+        )
+    ]
+
+
+def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--rounds", type=int, default=7)
     parser.add_argument("--json", type=Path, help="write the figures there")
@@ -169,11 +197,8 @@ def main() -> None:
         *("one text alone", "cosine alone/company, min"),
     )
     print_table(f"Text encoding on {CORES} cores, medians of {args.rounds} interleaved rounds", columns, rows)
-    if args.json:
-        figures = {"machine": describe_machine(), "bundle": manifest.id, "encoding": results}
-        args.json.parent.mkdir(parents=True, exist_ok=True)
-        args.json.write_text(json.dumps(figures, indent=1))
+    return conclude({"bundle": manifest.id, "encoding": results}, bars_of(results), args.json)
 
 
 if __name__ == "__main__":
-    main()
+    sys.exit(main())

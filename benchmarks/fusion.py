@@ -8,6 +8,7 @@ choices were tuned on, those held out, and both pooled (see benchmarks/quality.p
 
 import argparse
 import json
+import sys
 import tempfile
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -16,15 +17,15 @@ from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
-from scipy import sparse
+from scipy import sparse  # type: ignore[import-untyped]
 
 from benchmarks.datasets import load_protocol, unpack
 from benchmarks.quality import CUTS, TUNED_ON, split
-from benchmarks.report import describe_machine, print_table
+from benchmarks.report import conclude, print_table
 from nearkin.core.fusion import LEXICAL_WEIGHT, fuse
 from nearkin.core.item import Content
 from nearkin.core.ports import ContentEncoder
-from nearkin.core.similarity import Hit, Vectors
+from nearkin.core.vectors import Hit, Vectors
 from nearkin.encoders import lexical
 from nearkin.encoders.bundle import load_encoder
 from nearkin.ops.settings import Settings
@@ -189,7 +190,7 @@ def encode(encoder: ContentEncoder, texts: list[str]) -> NDArray[np.float32]:
     return np.stack([one.content if isinstance(one, Vectors) else nothing for one in outcomes])
 
 
-def main() -> None:
+def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--json", type=Path, help="write the figures there")
     args = parser.parse_args()
@@ -205,11 +206,8 @@ def main() -> None:
     columns = list(next(iter(results.values())))
     rows = [(name, *(f"{one[column]:.4f}" for column in columns)) for name, one in results.items()]
     print_table("Online Retail, cold anchors", ("what", *columns), rows)
-    if args.json:
-        args.json.parent.mkdir(parents=True, exist_ok=True)
-        figures = {"machine": describe_machine(), "bundle": encoder.bundle, "choices": results}
-        args.json.write_text(json.dumps(figures, indent=1))
+    return conclude({"bundle": encoder.bundle, "choices": results}, (), args.json)
 
 
 if __name__ == "__main__":
-    main()
+    sys.exit(main())

@@ -3,20 +3,17 @@
 `python -m benchmarks.index [--points 5000,50000] [--json FILE]` starts an owner process of its own in a temporary
 folder and asks it over gRPC with the real adapter, one call after another, so a figure is a round trip's latency and
 not a throughput. Vectors are random and of unit length, which is the hardest case for a graph; 8 lexical terms an item
-are drawn by Zipf's law from 20,000.
+are drawn by Zipf's law from 20,000. What is asked of the index's memory is told for the largest size.
+
+Exits with 1 where something that must be reached was missed.
 """
 
 import argparse
 import asyncio
-import json
-import platform
-import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Awaitable, Callable, Iterator
-from contextlib import contextmanager
-from importlib import metadata
+from collections.abc import Awaitable, Callable
 from pathlib import Path
 from typing import Any
 
@@ -25,17 +22,24 @@ import numpy as np
 import psutil
 from qdrant_client import grpc as wire
 
+from benchmarks.programs import index_owner
+from benchmarks.report import Bar, conclude
 from nearkin.core.item import Content, Offer, Price, merge, offered, upserted
 from nearkin.core.ports import IndexedItem, ItemCollection, ItemWrite, Search, Stored
-from nearkin.core.similarity import SparseVector, VectorName, Vectors
-from nearkin.embedded.programs import free_port
-from nearkin.ops.settings import Settings
+from nearkin.core.vectors import SparseVector, VectorName, Vectors
+from nearkin.ops.settings import load_settings
 from nearkin.stores.qdrant import connect
 
 DIMENSIONS = 384
 BATCH = 256
 CALLS = 400
 LIMIT = 30
+
+#: Memory for an item, at best so many times its vector's bytes.
+MEMORY_GOAL = 2.2
+
+#: A bulk request may take so long.
+TIMEOUT_S = 300
 
 WORDS = (
     "glass",
@@ -82,30 +86,6 @@ class Maker:
         )
         state = upserted(f"item-{number}", content, number, Offer(Price(float(number % 50), "GBP")), number)
         return ItemWrite(IndexedItem(state, "0" * 32, 1_700_000_000_000), None, self.vectors())
-
-
-@contextmanager
-def owner(data: Path) -> Iterator[tuple[psutil.Process, Settings]]:
-    """An owner process that is gone afterwards."""
-    port = free_port()
-    command = [
-        sys.executable,
-        "-m",
-        "nearkin.embedded.index_owner",
-        "--data",
-        str(data),
-        "--listen",
-        f"127.0.0.1:{port}",
-    ]
-    with (data.parent / "owner.log").open("ab") as log:
-        process = subprocess.Popen(command, stderr=log)
-    try:
-        with grpc.insecure_channel(f"127.0.0.1:{port}") as channel:
-            grpc.channel_ready_future(channel).result(timeout=120)
-        yield psutil.Process(process.pid), Settings(qdrant_url=f"http://127.0.0.1:{port}", index_timeout_s=300)
-    finally:
-        process.terminate()
-        process.wait(timeout=60)
 
 
 async def latencies(process: psutil.Process, calls: int, call: Callable[[int], Awaitable[Any]]) -> dict[str, float]:
@@ -192,8 +172,8 @@ def memory(process: psutil.Process, points: int, empty: Any) -> dict[str, Any]:
 async def measure(points: int, folder: Path) -> dict[str, Any]:
     """Everything about an index of so many points."""
     result: dict[str, Any] = {"points": points}
-    with owner(folder / "data") as (process, settings):
-        index = connect(settings)
+    with index_owner(folder) as (process, url):
+        index = connect(load_settings(qdrant_url=url, index_timeout_s=TIMEOUT_S))
         items = await index.prepare("benchmark", DIMENSIONS)
         empty = process.memory_info()
         maker = Maker(seed=points)
@@ -208,12 +188,13 @@ async def measure(points: int, folder: Path) -> dict[str, Any]:
         result["bulk write, ms per item"] = round(taken / points * 1e3, 4)
         result["memory after the load"] = memory(process, points, empty)
         result["without a graph"] = await reads_and_searches(process, items, points)
-        with grpc.insecure_channel(settings.qdrant_url.removeprefix("http://")) as channel:
+        with grpc.insecure_channel(url.removeprefix("http://")) as channel:
             request = wire.UpdateCollection(
                 collection_name=items.name, optimizers_config=wire.OptimizersConfigDiff(default_segment_number=0)
             )
+            stub = wire.CollectionsStub(channel)  # type: ignore[no-untyped-call]
             started = time.perf_counter()
-            wire.CollectionsStub(channel).Update(request, timeout=600)
+            stub.Update(request, timeout=600)
             result["optimise_s"] = round(time.perf_counter() - started, 2)
         result["memory after optimising"] = memory(process, points, empty)
         result["after optimising"] = await reads_and_searches(process, items, points)
@@ -221,9 +202,9 @@ async def measure(points: int, folder: Path) -> dict[str, Any]:
         result["writes"] = await writes(process, items, maker)
         await index.close()
     started = time.perf_counter()
-    with owner(folder / "data") as (process, settings):
+    with index_owner(folder) as (process, url):
         result["restart_s"] = round(time.perf_counter() - started, 2)
-        index = connect(settings)
+        index = connect(load_settings(qdrant_url=url, index_timeout_s=TIMEOUT_S))
         items = await index.prepare("benchmark", DIMENSIONS)
         await reads_and_searches(process, items, points)
         result["memory after a restart"] = memory(process, maker.made, empty)
@@ -250,27 +231,27 @@ def show(result: dict[str, Any]) -> None:
             print(f"  {name:<62} {value}")
 
 
-def main(arguments: list[str] | None = None) -> dict[str, Any]:
+def bars_of(largest: dict[str, Any]) -> list[Bar]:
+    """What is asked of this run."""
+    times = largest["memory after optimising"]["times_vector_bytes"]
+    what = f"{largest['points']:,} points, index memory an item over its vector's bytes"
+    return [Bar(what=what, measured=times, goal=MEMORY_GOAL, unit="×")]
+
+
+def main(arguments: list[str] | None = None) -> int:
     """Measure, show, and leave JSON where it is asked for."""
     parser = argparse.ArgumentParser("benchmarks.index", description=__doc__.partition("\n")[0])
     parser.add_argument("--points", default="5000,50000", help="sizes, separated by commas")
     parser.add_argument("--json", type=Path, help="where the figures go")
     chosen = parser.parse_args(arguments)
-    packages = ("qdrant-edge-py", "qdrant-client", "grpcio", "protobuf", "numpy")
-    figures: dict[str, Any] = {
-        "machine": {"processor": platform.processor() or platform.machine(), "cores": psutil.cpu_count()},
-        "versions": {"python": platform.python_version(), **{name: metadata.version(name) for name in packages}},
-        "sizes": [],
-    }
+    sizes: list[dict[str, Any]] = []
     for points in map(int, chosen.points.split(",")):
         with tempfile.TemporaryDirectory(prefix="nearkin-index-") as folder:
             result = asyncio.run(measure(points, Path(folder)))
-        figures["sizes"].append(result)
+        sizes.append(result)
         show(result)
-    if chosen.json:
-        chosen.json.write_text(json.dumps(figures, indent=1) + "\n", encoding="utf-8")
-    return figures
+    return conclude({"sizes": sizes}, bars_of(max(sizes, key=lambda one: one["points"])), chosen.json)
 
 
 if __name__ == "__main__":
-    main()
+    sys.exit(main())
