@@ -14,7 +14,7 @@ import json
 import tempfile
 from pathlib import Path
 
-import pandas as pd
+import pandas as pd  # type: ignore[import-untyped]
 
 from benchmarks.datasets import REPOSITORY, load_protocol, unpack
 
