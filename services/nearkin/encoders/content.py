@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 
 from nearkin.core.errors import NothingToEncode
 from nearkin.core.item import Content
-from nearkin.core.similarity import Vectors
+from nearkin.core.vectors import Vectors
 from nearkin.encoders.lexical import encode_lexical
 from nearkin.encoders.text import MAX_CHARACTERS, TextEncoder
 

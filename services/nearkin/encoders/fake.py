@@ -10,7 +10,7 @@ import numpy as np
 
 from nearkin.core.errors import NothingToEncode
 from nearkin.core.item import Content
-from nearkin.core.similarity import Vectors
+from nearkin.core.vectors import Vectors
 from nearkin.encoders.content import compose_text, fingerprint_text, nothing_to_encode
 from nearkin.encoders.lexical import encode_lexical, find_words
 

@@ -20,7 +20,7 @@ import numpy as np
 from tokenizers import Regex
 from tokenizers.pre_tokenizers import Split
 
-from nearkin.core.similarity import SparseVector
+from nearkin.core.vectors import SparseVector
 
 #: Changes whenever the same text would give other terms or weights; a bundle names the scheme it was made for.
 SCHEME = 1

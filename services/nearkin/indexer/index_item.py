@@ -19,7 +19,7 @@ from nearkin.contracts.events import ItemEvent, decode_item_event
 from nearkin.core.errors import InvalidEvent, NearkinError, NothingToEncode, TemporaryError
 from nearkin.core.item import Content, ItemState, Versions, merge
 from nearkin.core.ports import ContentEncoder, IndexedItem, ItemCollection, ItemWrite, Search, Stored
-from nearkin.core.similarity import VectorName, Vectors
+from nearkin.core.vectors import VectorName, Vectors
 from nearkin.ops.metrics import Metrics
 from nearkin.ops.record import Record, Rejected
 
