@@ -5,7 +5,7 @@ from collections import Counter
 from pathlib import Path
 
 from nearkin.contracts import limits
-from nearkin.contracts.events import REMEDIES
+from nearkin.contracts.wire import REMEDIES
 from nearkin.core.item import MAX_VERSION
 
 PAGE = (Path(__file__).parents[2] / "docs" / "contracts.md").read_text()

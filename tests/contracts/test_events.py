@@ -16,7 +16,6 @@ from hypothesis import strategies as st
 
 from nearkin.contracts import limits
 from nearkin.contracts.events import (
-    REMEDIES,
     ItemEvent,
     Kind,
     decode_item_event,
@@ -25,6 +24,7 @@ from nearkin.contracts.events import (
     encode_upserted,
     read_item_event,
 )
+from nearkin.contracts.wire import REMEDIES
 from nearkin.core import item
 from nearkin.core.errors import InvalidEvent
 from nearkin.core.item import Availability, Content, Offer, Price, Quantity, Status
