@@ -16,7 +16,9 @@ from nearkin.cli.delete import delete
 from nearkin.cli.demo import demo
 from nearkin.cli.item import item
 from nearkin.cli.publish import publish
+from nearkin.cli.score import score
 from nearkin.cli.similar import similar
+from nearkin.cli.split import split
 from nearkin.cli.target import stack_that_serves
 from nearkin.cli.terminal import end_unread
 from nearkin.cli.topics import topics
@@ -100,5 +102,5 @@ def main() -> None:
     """  # noqa: D301  # click reads \b
 
 
-for command in (demo, up, publish, delete, similar, item, topics):
+for command in (demo, up, publish, delete, similar, item, topics, split, score):
     main.add_command(command)

@@ -13,7 +13,7 @@ beforehand. Settings are tuned on an earlier cut, never on the one that is repor
 
 import csv
 import json
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
@@ -27,6 +27,10 @@ from nearkin.learning.truth import Truth, wrong_form
 MIN_TOGETHER, MIN_LIFT, LARGEST_VISIT, WARM, SAMPLE, SEED = 3, 3.0, 50, 10, 800, 0
 
 COLUMNS = ("visit", "item", "time")
+
+#: How a time may be written.
+TIMES = "2011-10-01 or 2011-10-01T08:30:00Z"
+
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 
 #: How many pairs are counted at once.
@@ -118,27 +122,25 @@ def read_log(path: Path) -> TransactionLog:
                 visit, item, time = (line[column] for column in COLUMNS)
                 if not visit or not item:
                     raise wrong_form("lacks the visit or the item", place, "leave out lines without")
+                try:
+                    times.append(parse_time(time or ""))
+                except ValueError as error:
+                    raise wrong_form("has a time that is not ISO 8601", place, f"write it as {TIMES}") from error
                 visits.append(visit)
                 items.append(item)
-                times.append(parse_time(time or "", place))
     except (OSError, UnicodeDecodeError, csv.Error) as error:
         what = getattr(error, "strerror", None) or "is no CSV file in UTF-8"
         raise Misconfigured(what, field=str(path), remedy="give a file that can be read", reason="file") from error
     return TransactionLog.of(visits, items, times)
 
 
-def parse_time(text: str, place: str) -> datetime:
+def parse_time(text: str) -> datetime:
     """A time as ISO 8601 writes it; UTC where it has no offset.
 
     Raises:
-        Misconfigured: it is none.
+        ValueError: it is none.
     """
-    try:
-        time = datetime.fromisoformat(text)
-    except ValueError as error:
-        raise wrong_form(
-            "has a time that is not ISO 8601", place, "write 2011-10-01 or 2011-10-01T08:30:00Z"
-        ) from error
+    time = datetime.fromisoformat(text)
     return time if time.tzinfo else time.replace(tzinfo=UTC)
 
 
@@ -208,18 +210,29 @@ def find_positives(log: TransactionLog) -> dict[int, list[int]]:
 
 
 def write_evaluation(folder: Path, evaluation: Evaluation) -> None:
-    """Leave an evaluation in a folder, as `learning/truth.py` reads it."""
+    """Leave an evaluation in a folder, as `learning/truth.py` reads it.
+
+    Raises:
+        Misconfigured: nothing can be written there.
+    """
     truth = evaluation.truth
-    folder.mkdir(parents=True, exist_ok=True)
-    lists = {anchor: list(grades) for anchor, grades in truth.positives.items()}
-    (folder / "truth.json").write_text(json.dumps(lists) + "\n")
-    (folder / "anchors.json").write_text(json.dumps({name: list(one) for name, one in truth.slices.items()}) + "\n")
-    with (folder / "items.jsonl").open("w", encoding="utf-8") as file:
-        file.writelines(json.dumps({"id": item}) + "\n" for item in sorted(truth.catalogue))
-    with (folder / "train_visits.jsonl").open("w", encoding="utf-8") as file:
-        for visit in evaluation.training:
-            line = {"visit": visit.id, "at": visit.at.isoformat(), "items": visit.items}
-            file.write(json.dumps(line) + "\n")
+    visits = ({"visit": one.id, "at": one.at.isoformat(), "items": one.items} for one in evaluation.training)
+    lines: dict[str, Iterable[object]] = {
+        "truth.json": [{anchor: list(grades) for anchor, grades in truth.positives.items()}],
+        "anchors.json": [{name: list(anchors) for name, anchors in truth.slices.items()}],
+        "items.jsonl": ({"id": item} for item in sorted(truth.catalogue)),
+        "train_visits.jsonl": visits,
+    }
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        for name, values in lines.items():
+            with (folder / name).open("w", encoding="utf-8") as file:
+                file.writelines(json.dumps(value) + "\n" for value in values)
+    except OSError as error:
+        what = error.strerror or "cannot be written"
+        raise Misconfigured(
+            what, field=str(folder), remedy="name a folder that can be written", reason="file"
+        ) from error
 
 
 def _baskets(log: TransactionLog) -> list[Numbers]:
