@@ -4,7 +4,10 @@ import re
 from collections import Counter
 from pathlib import Path
 
+import pytest
+
 from nearkin.contracts import limits
+from nearkin.contracts.topics import DAY_MS, FEEDBACK, VISITS, Topic
 from nearkin.contracts.wire import REMEDIES
 from nearkin.core.item import MAX_VERSION
 
@@ -32,4 +35,18 @@ def test_every_limit_is_told() -> None:
         for number in re.findall(r"[\d,]*\d", most.replace("1 to ", ""))
     )
     kept = Counter(value for name, value in vars(limits).items() if name.startswith("MAX_"))
-    assert told == kept - Counter([limits.MAX_OCCURRED_AT]) + Counter([MAX_VERSION])
+    times = Counter([limits.MAX_OCCURRED_AT, limits.MAX_LATENESS_MS, limits.MAX_AHEAD_MS])
+    assert told == kept - times + Counter([MAX_VERSION])
+
+
+def test_how_late_and_how_early_feedback_may_be_is_told() -> None:
+    days, minutes = limits.MAX_LATENESS_MS / DAY_MS, limits.MAX_AHEAD_MS / 60_000
+    assert f"more than {days:g} days behind" in PAGE
+    assert f"more than {minutes:g} minutes ahead" in PAGE
+    assert f"within {days:g} days" in REMEDIES["too_late"]
+    assert f"by {minutes:g} minutes" in REMEDIES["in_future"]
+
+
+@pytest.mark.parametrize("topic", [FEEDBACK, VISITS])
+def test_feedback_is_not_too_late_while_it_or_its_dead_letter_is_kept(topic: Topic) -> None:
+    assert topic.dead_letters.retention_ms < limits.MAX_LATENESS_MS

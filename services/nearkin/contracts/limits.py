@@ -29,10 +29,24 @@ MAX_VIDEOS = 50
 MAX_URI = 2_048
 MAX_MARKETS = 250
 MAX_MARKET = 100
+MAX_REQUEST_ID = 128
+MAX_SURFACE = 100
+#: Items of one slate, and the last position in it.
+MAX_SLATE = 200
+MAX_POSITION = 1_000
+MAX_VALUE = 1_000_000
+#: What is longer is a warehouse's order rather than one person's: its n(n-1) pairs would outweigh hundreds of baskets.
+MAX_VISIT_ITEMS = 2_000
 
 #: 2000-01-01 and 2100-01-01 in milliseconds: a time in seconds, microseconds or nanoseconds falls outside.
 MIN_OCCURRED_AT = 946_684_800_000
 MAX_OCCURRED_AT = 4_102_444_800_000
+
+#: How late feedback may be: longer than its topics and their dead letters are kept, so that neither an outage of the
+#: worker nor a letter that was mended makes an event too old.
+MAX_LATENESS_MS = 30 * 24 * 3600 * 1000
+#: How far ahead of the clock in force feedback may be: clocks differ, and no honest one by more.
+MAX_AHEAD_MS = 5 * 60 * 1000
 
 #: No control characters, and something that is not a blank.
 ID_PATTERN = r"^(?=[\s\S]*[^\s\uFEFF])[^\u0000-\u001F\u007F-\u009F]*(?![\s\S])"
@@ -44,3 +58,5 @@ MARKET_PATTERN = r"^[^*\u0000-\u001F\u007F-\u009F]*(?![\s\S])"
 CURRENCY_PATTERN = r"^[A-Z]{3}(?![\s\S])"
 #: The shape of a BCP 47 tag, or nothing.
 LANGUAGE_PATTERN = r"^([A-Za-z]{2,8}(-[A-Za-z0-9]{1,8})*)?(?![\s\S])"
+#: A pseudonym: the id of the key that made it, and 128 bits in hexadecimal digits.
+USER_PATTERN = r"^[A-Za-z0-9_-]{1,32}:[0-9a-f]{32}(?![\s\S])"

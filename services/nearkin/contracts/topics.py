@@ -13,7 +13,8 @@ class Topic:
         name: its name.
         retention_ms: how long records are kept.
         max_message_bytes: the largest record batch that the broker takes.
-        cleanup_policy: always "delete": compaction keeps the last record of a key, which would erase an item's content.
+        cleanup_policy: always "delete": compaction keeps the last record of a key, which would erase an item's content
+            and every exposure of an anchor but one.
     """
 
     name: str
@@ -30,5 +31,10 @@ class Topic:
 ITEMS = Topic("items.v1", 14 * DAY_MS)
 ITEMS_BULK = Topic("items-bulk.v1", 14 * DAY_MS)
 
+FEEDBACK = Topic("feedback.v1", 14 * DAY_MS)
+VISITS = Topic("visits.v1", 14 * DAY_MS)
+
+#: What producers send to.
+SOURCES = (ITEMS, ITEMS_BULK, FEEDBACK, VISITS)
 #: Every topic, dead letters included, in the order in which they are made.
-TOPICS = (ITEMS, ITEMS_BULK, ITEMS.dead_letters, ITEMS_BULK.dead_letters)
+TOPICS = (*SOURCES, *(topic.dead_letters for topic in SOURCES))

@@ -39,6 +39,11 @@ REMEDIES: Final = {
     "out_of_range": "send a number within the range that the schema names",
     "bad_format": "send what the schema's pattern allows",
     "bad_key": "make the record's key the id that the event has in that field, in UTF-8",
+    "not_a_pseudonym": "send <key id>:<32 hex digits>, which the client makes of a user, or leave the field out",
+    "self_pair": "leave the anchor out: an item is no neighbour of itself",
+    "repeated": "name each item and each position of a slate once",
+    "too_late": "send feedback within 30 days of when it happened",
+    "in_future": "set the clock that occurred_at comes from; it may be ahead by 5 minutes at most",
 }
 
 ItemId = Annotated[str, Meta(min_length=1, max_length=limits.MAX_ID, pattern=limits.ID_PATTERN)]
@@ -165,7 +170,7 @@ def _broken_rule(message: str) -> InvalidEvent:
         return refused("out_of_range", field, "the number is larger than a double holds")
     if "matching regex" in message:
         return refused("bad_format", field, f"{subject} has not the form that the schema asks for")
-    if message.startswith("Invalid value"):
+    if message.startswith("Invalid value") or (field == "kind" and message.startswith("Invalid enum value")):
         return refused("unknown_kind", "kind", "the kind is not known")
     if message.startswith("Invalid enum value"):
         return refused("unknown_value", field, "the value is not one of those that are known")

@@ -25,7 +25,7 @@ class Settings(BaseSettings):
 
     kafka_bootstrap: str = Field("127.0.0.1:9092", description="Kafka brokers, host:port separated by commas.")
     kafka_replication: int = Field(1, ge=1, le=9, description="Replication factor of topics that are created.")
-    items_partitions: int = Field(4, ge=1, le=1024, description="Partitions of each item topic that is created.")
+    items_partitions: int = Field(4, ge=1, le=1024, description="Partitions of each topic that is created.")
 
     qdrant_url: str = Field(
         "http://127.0.0.1:6334",

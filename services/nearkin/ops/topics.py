@@ -181,7 +181,7 @@ def _compare(admin: Any, topics: Sequence[Topic], partitions: int, replication: 
                     str(len(layout)),
                     str(partitions),
                     f"set NEARKIN_ITEMS_PARTITIONS={len(layout)}, or delete the topic, apply again and publish again "
-                    "(adding partitions would move keys and break the order of an item's events)",
+                    "(adding partitions would move keys and break the order of a key's events)",
                 )
             )
         replicas = min((len(partition["replica_nodes"]) for partition in layout), default=replication)
