@@ -34,7 +34,7 @@ from benchmarks.report import Bar, conclude, percentile_bars, print_table
 from nearkin.cli.prove_searchable import POLL_S
 from nearkin.cli.read_freshness import ages_between, read_counts
 from nearkin.client.lookup import LookupClient
-from nearkin.client.producer import ItemProducer
+from nearkin.client.producer import Producer
 from nearkin.embedded.catalogue.online_retail import CatalogueItem
 from nearkin.embedded.stack import Stack
 from nearkin.encoders.bundle import load_encoder
@@ -90,7 +90,7 @@ async def measure(
     random.Random(0).shuffle(everything)
     old, fresh = everything[:items], everything[items:]
     at_start = read_memory()
-    with ItemProducer(stack.endpoints.kafka) as producer:
+    with Producer(stack.endpoints.kafka) as producer:
         async with LookupClient(stack.endpoints.lookup) as lookups:
             figures["bulk_load"] = await load(stack, producer, lookups, old)
             await asyncio.to_thread(build_graph, stack.endpoints.qdrant)
@@ -134,7 +134,7 @@ async def measure(
 
 
 async def load(
-    stack: Stack, producer: ItemProducer, lookups: LookupClient, items: Sequence[CatalogueItem]
+    stack: Stack, producer: Producer, lookups: LookupClient, items: Sequence[CatalogueItem]
 ) -> dict[str, float]:
     """Load items through the bulk lane; what the pipeline adds to the encoder's own time is the rest of the clock."""
     began = time.perf_counter()

@@ -24,7 +24,7 @@ from benchmarks.programs import run_embedded, sum_metric
 from benchmarks.publishing import PATIENCE_S, prove, send_in_bulk, until_visible
 from benchmarks.report import Bar, conclude, print_table
 from nearkin.client.lookup import LookupClient
-from nearkin.client.producer import ItemProducer
+from nearkin.client.producer import Producer
 from nearkin.embedded.stack import Stack
 
 #: Median and 99th percentile with a backlog are at most so many times those without.
@@ -58,7 +58,7 @@ async def measure(stack: Stack, backlog: int, new: int, rate: float, rounds: int
     supply = iter(vary_catalogue(rounds * sent + (2 * rounds + 1) * new))
     alone: list[float] = []
     beside: list[float] = []
-    with ItemProducer(stack.endpoints.kafka) as producer:
+    with Producer(stack.endpoints.kafka) as producer:
         async with LookupClient(stack.endpoints.lookup) as lookups:
 
             async def turn(kind: str, pooled: list[float], waits: Callable[[], int]) -> None:

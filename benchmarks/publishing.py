@@ -11,7 +11,7 @@ from collections.abc import Iterable, Sequence
 
 from nearkin.cli.prove_searchable import Proofs
 from nearkin.client.lookup import ItemStatus, LookupClient
-from nearkin.client.producer import ItemProducer
+from nearkin.client.producer import Producer
 from nearkin.core.item import Content, Offer, Price
 from nearkin.embedded.catalogue.online_retail import CatalogueItem
 
@@ -31,7 +31,7 @@ def offer_of(one: CatalogueItem) -> Offer:
     return Offer(price=Price(one.price, one.currency), markets=one.markets)
 
 
-def send_in_bulk(producer: ItemProducer, items: Iterable[CatalogueItem]) -> None:
+def send_in_bulk(producer: Producer, items: Iterable[CatalogueItem]) -> None:
     """Publish items on the bulk lane, as fast as the broker takes them."""
     for one in items:
         producer.upsert(one.id, content_of(one), offer=offer_of(one), bulk=True)
@@ -49,7 +49,7 @@ async def until_visible(lookups: LookupClient, ids: Iterable[str]) -> None:
             await asyncio.sleep(PAUSE_S)
 
 
-async def prove(producer: ItemProducer, lookups: LookupClient, items: Sequence[CatalogueItem], rate: float) -> Proofs:
+async def prove(producer: Producer, lookups: LookupClient, items: Sequence[CatalogueItem], rate: float) -> Proofs:
     """Publish new items at a rate, and wait until each is proved visible or `PATIENCE_S` has passed."""
     proofs = Proofs()
     following = asyncio.create_task(proofs.follow(lookups))
@@ -63,7 +63,7 @@ async def prove(producer: ItemProducer, lookups: LookupClient, items: Sequence[C
     return proofs
 
 
-async def _publish(producer: ItemProducer, items: Sequence[CatalogueItem], rate: float, proofs: Proofs) -> None:
+async def _publish(producer: Producer, items: Sequence[CatalogueItem], rate: float, proofs: Proofs) -> None:
     """Publish items with exponential gaps; a time counts from the moment that was meant."""
     gaps = random.Random(1)
     meant = time.perf_counter()

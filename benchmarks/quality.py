@@ -32,7 +32,7 @@ from benchmarks.programs import run_embedded
 from benchmarks.publishing import until_visible
 from benchmarks.report import Bar, conclude, print_table
 from nearkin.client.lookup import LookupClient
-from nearkin.client.producer import ItemProducer
+from nearkin.client.producer import Producer
 from nearkin.core.errors import NearkinError, NothingToEncode
 from nearkin.core.fusion import fuse
 from nearkin.core.item import Content
@@ -121,7 +121,7 @@ def answer_through_service(texts: dict[str, str], anchors: list[str]) -> Answers
 
     async def work(stack: Stack) -> Answers:
         published = {item: text for item, text in texts.items() if text.strip()}
-        with ItemProducer(stack.endpoints.kafka) as producer:
+        with Producer(stack.endpoints.kafka) as producer:
             for item, text in published.items():
                 producer.upsert(item, Content(title=text), bulk=True)
             producer.flush(LOADED_WITHIN_S)

@@ -8,7 +8,7 @@ from unittest import mock
 import pytest
 from kafka import KafkaConsumer, TopicPartition, errors
 
-from nearkin.client.producer import ItemProducer
+from nearkin.client.producer import Producer
 from nearkin.contracts.events import Kind, decode_item_event
 from nearkin.core.errors import InvalidEvent, Misconfigured, PermanentError, Unavailable
 from nearkin.core.item import Availability, Content, Offer, Price
@@ -30,7 +30,7 @@ def broker():
 
 @pytest.fixture
 def producer(broker):
-    with ItemProducer(broker.bootstrap, clock=lambda: NOW) as made:
+    with Producer(broker.bootstrap, clock=lambda: NOW) as made:
         yield made
 
 
@@ -131,14 +131,14 @@ def test_an_argument_of_a_wrong_type_is_named(producer, publish, field):
 )
 def test_an_argument_that_no_broker_could_serve_is_named_without_asking_one(arguments, field):
     with pytest.raises(Misconfigured) as refusal:
-        ItemProducer(**{"bootstrap": "127.0.0.1:1", **arguments})
+        Producer(**{"bootstrap": "127.0.0.1:1", **arguments})
     assert refusal.value.field == field
     assert "s3cret" not in str(refusal.value)
 
 
 def test_what_kafka_refuses_by_itself_is_misconfigured(broker):
     with pytest.raises(Misconfigured, match=r"^kafka_options: KafkaProducer refuses them: .*codec"):
-        ItemProducer(broker.bootstrap, compression_type="morse")
+        Producer(broker.bootstrap, compression_type="morse")
     # kafka-python leaves the connections that it has by then to the garbage collector.
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", ResourceWarning)
@@ -165,7 +165,7 @@ def test_what_another_try_could_not_change_is_permanent(producer, error, kind):
 
 
 def test_a_closed_producer_refuses_for_good(broker):
-    producer = ItemProducer(broker.bootstrap)
+    producer = Producer(broker.bootstrap)
     producer.close()
     with pytest.raises(PermanentError, match="the producer is closed"):
         producer.upsert("mug", MUG)
@@ -177,7 +177,7 @@ def test_what_leaves_a_with_statement_is_the_callers_error_and_what_still_waits_
     others = set(threading.enumerate())
 
     def interrupted(broker):
-        with ItemProducer(broker.bootstrap) as producer:
+        with Producer(broker.bootstrap) as producer:
             producer.delete("first").result(timeout=30)
             broker.pause()
             waiting.append(producer.delete("mug"))
@@ -205,14 +205,14 @@ def test_flush_returns_when_every_future_has_its_outcome(producer):
 def test_a_broker_out_of_reach_is_told_with_its_address():
     address = f"127.0.0.1:{free_port()}"
     with pytest.raises(Unavailable, match=address):
-        ItemProducer(address, connect_timeout_s=0.1)
+        Producer(address, connect_timeout_s=0.1)
 
 
 def test_what_waited_for_a_paused_broker_arrives_once():
     with EmbeddedBroker() as broker:
         apply_topics(broker.bootstrap, 4, 1)
         # Requests time out during the pause and are sent again: the broker must know them.
-        with ItemProducer(broker.bootstrap, request_timeout_ms=1500) as producer:
+        with Producer(broker.bootstrap, request_timeout_ms=1500) as producer:
             producer.delete("first").result(timeout=30)
             broker.pause()
             resume = threading.Timer(4, broker.resume)
@@ -230,7 +230,7 @@ def test_what_waited_for_a_paused_broker_arrives_once():
 def test_an_event_without_acknowledgement_fails_when_its_time_has_passed():
     with EmbeddedBroker() as broker:
         apply_topics(broker.bootstrap, 4, 1)
-        producer = ItemProducer(broker.bootstrap, delivery_timeout_s=1)
+        producer = Producer(broker.bootstrap, delivery_timeout_s=1)
         producer.delete("first").result(timeout=30)
         broker.pause()
         outcome = producer.delete("mug")
@@ -242,7 +242,7 @@ def test_an_event_without_acknowledgement_fails_when_its_time_has_passed():
 def test_a_fast_caller_waits_instead_of_filling_the_memory():
     with EmbeddedBroker() as broker:
         apply_topics(broker.bootstrap, 4, 1)
-        with ItemProducer(broker.bootstrap, max_pending=10) as producer:
+        with Producer(broker.bootstrap, max_pending=10) as producer:
             producer.delete("first").result(timeout=30)
             broker.pause()
             sent = []

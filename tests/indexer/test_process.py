@@ -7,7 +7,7 @@ import socket
 import pytest
 from kafka import KafkaConsumer, KafkaProducer, TopicPartition
 
-from nearkin.client.producer import ItemProducer
+from nearkin.client.producer import Producer
 from nearkin.contracts.topics import ITEMS, ITEMS_BULK
 from nearkin.core.item import Content, Offer, Price
 from nearkin.embedded.broker import EmbeddedBroker
@@ -60,7 +60,7 @@ def test_what_the_contract_refuses_is_put_aside_with_its_reason_and_the_next_eve
         for key, value, _ in POISON:
             producer.send(ITEMS.name, key=key, value=value, partition=0).get(30)
         producer.close()
-        items = ItemProducer(stack["NEARKIN_KAFKA_BOOTSTRAP"])
+        items = Producer(stack["NEARKIN_KAFKA_BOOTSTRAP"])
         items.upsert("mug", Content(title="red mug"), offer=Offer(Price(3.0, "EUR"))).result(30)
         items.close()
         process.until_ready()
@@ -95,7 +95,7 @@ def dead_letters(stack, count):
 
 def test_the_bulk_lane_serves_its_own_topic_and_steps_back_for_others(stack, tmp_path):
     with indexer(tmp_path, stack, NEARKIN_INDEXER_LANE="bulk") as process:
-        items = ItemProducer(stack["NEARKIN_KAFKA_BOOTSTRAP"])
+        items = Producer(stack["NEARKIN_KAFKA_BOOTSTRAP"])
         items.upsert("old mug", Content(title="old mug"), bulk=True).result(30)
         items.close()
         process.until_ready()

@@ -5,7 +5,7 @@ from pathlib import Path
 import click
 
 from nearkin.cli.target import data_option, target
-from nearkin.client.producer import ItemProducer, now_ms
+from nearkin.client.producer import Producer, now_ms
 from nearkin.core.item import MAX_VERSION
 from nearkin.ops.topics import require_lanes
 
@@ -27,7 +27,7 @@ def delete(ids: tuple[str, ...], version: int | None, data: Path | None) -> None
     settings = target(data)
     version = now_ms() if version is None else version
     require_lanes(settings.kafka_bootstrap)
-    with ItemProducer(settings.kafka_bootstrap) as producer:
+    with Producer(settings.kafka_bootstrap) as producer:
         outcomes = [(item_id, producer.delete(item_id, version)) for item_id in ids]
         for item_id, outcome in outcomes:
             place = outcome.result()

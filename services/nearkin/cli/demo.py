@@ -28,7 +28,7 @@ if TYPE_CHECKING:
     from nearkin.cli.prove_searchable import Proofs
     from nearkin.cli.read_freshness import StageAges
     from nearkin.client.lookup import LookupClient, SimilarItems
-    from nearkin.client.producer import ItemProducer
+    from nearkin.client.producer import Producer
     from nearkin.embedded.catalogue.online_retail import CatalogueItem
     from nearkin.embedded.stack import Stack
 
@@ -147,7 +147,7 @@ async def _demonstrate(stack: "Stack", figures: Figures, console: Console) -> No
     from nearkin.cli.prove_searchable import Proofs
     from nearkin.cli.read_freshness import ages_between, read_counts
     from nearkin.client.lookup import LookupClient
-    from nearkin.client.producer import ItemProducer
+    from nearkin.client.producer import Producer
     from nearkin.embedded.catalogue.online_retail import load_catalogue
 
     catalogue = load_catalogue()
@@ -155,7 +155,7 @@ async def _demonstrate(stack: "Stack", figures: Figures, console: Console) -> No
     newer = [one for one in catalogue if one.first_sold >= HELD_BACK_FROM]
     figures.catalogue_items, figures.new_items = len(catalogue), len(newer)
     live = stack.endpoints.metrics["indexer-live"]
-    with ItemProducer(stack.endpoints.kafka) as producer:
+    with Producer(stack.endpoints.kafka) as producer:
         async with LookupClient(stack.endpoints.lookup) as lookups:
             with _progress(console) as progress:
                 figures.load_s = await _load(producer, lookups, older, progress)
@@ -173,7 +173,7 @@ async def _demonstrate(stack: "Stack", figures: Figures, console: Console) -> No
 
 
 async def _load(
-    producer: "ItemProducer", lookups: "LookupClient", older: Sequence["CatalogueItem"], progress: Progress
+    producer: "Producer", lookups: "LookupClient", older: Sequence["CatalogueItem"], progress: Progress
 ) -> float:
     """Publish the older items on the bulk lane, and wait until the index holds them; how long it took."""
     from nearkin.client.lookup import ItemStatus
@@ -211,7 +211,7 @@ async def _load(
 
 
 async def _stream(
-    producer: "ItemProducer",
+    producer: "Producer",
     lookups: "LookupClient",
     newer: Sequence["CatalogueItem"],
     proofs: "Proofs",
@@ -272,7 +272,7 @@ def _content(one: "CatalogueItem") -> Any:
     return Content(title=one.title, language="en")
 
 
-def _upsert(producer: "ItemProducer", one: "CatalogueItem", *, bulk: bool) -> None:
+def _upsert(producer: "Producer", one: "CatalogueItem", *, bulk: bool) -> None:
     from nearkin.core.item import Offer, Price
 
     offer = Offer(price=Price(one.price, one.currency), markets=one.markets)

@@ -15,7 +15,7 @@ from nearkin.cli.parse_line import parse_line
 from nearkin.cli.read_lines import Line, read_lines, reads_once, require_readable
 from nearkin.cli.target import data_option, target
 from nearkin.cli.terminal import terminal
-from nearkin.client.producer import ItemProducer, Published, now_ms
+from nearkin.client.producer import Producer, Published, now_ms
 from nearkin.core.errors import InvalidEvent, Misconfigured
 from nearkin.ops.topics import require_lanes
 
@@ -120,7 +120,7 @@ def publish(
     outcomes = Outcomes()
     began = time.monotonic()
     try:
-        with ItemProducer(settings.kafka_bootstrap) as producer, _progress(console) as progress:
+        with Producer(settings.kafka_bootstrap) as producer, _progress(console) as progress:
             task = progress.add_task("publishing", total=_total_bytes(files), sent=0)
             sent = 0
             try:

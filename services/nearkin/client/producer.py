@@ -57,7 +57,7 @@ def now_ms() -> int:
     return time.time_ns() // 1_000_000
 
 
-class ItemProducer:
+class Producer:
     """Publishes what items are, what they cost, and that they are gone. Safe to share between threads.
 
     Versions decide which event wins whatever the order of arrival. They may be left out where one producer owns an
