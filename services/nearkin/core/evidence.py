@@ -271,16 +271,13 @@ class Tally:
 
 
 def weight_at(at_ms: int, landmark: int, half_life_ms: int) -> float:
-    """What one event at a time counts relative to a landmark: `2**((t - L) / H)`.
-
-    The difference is taken in integers, so that the distance from the epoch costs no digits.
-    """
-    return float(2.0 ** ((at_ms - landmark * half_life_ms) / half_life_ms))
+    """What one event at a time counts relative to a landmark: `2**((t - L) / H)`."""
+    return _power_of_two(at_ms - landmark * half_life_ms, half_life_ms)
 
 
 def decay_to(at_ms: int, landmark: int, half_life_ms: int) -> float:
     """What turns a sum relative to a landmark into its worth at a time: `2**((L - t) / H)`."""
-    return float(2.0 ** ((landmark * half_life_ms - at_ms) / half_life_ms))
+    return _power_of_two(landmark * half_life_ms - at_ms, half_life_ms)
 
 
 def merge_landmarks(held: int, added: int) -> tuple[int, float, float]:
@@ -369,6 +366,16 @@ def shrunk_pmi(co_visits: Array, visits: float, marginals: Array, total: float, 
     logs = np.log(lifts, out=np.zeros_like(lifts), where=lifts > 0)
     pmi: Array = logs * (co_visits / (co_visits + prior))
     return pmi
+
+
+def _power_of_two(distance_ms: int, half_life_ms: int) -> float:
+    """`2**(distance / half-life)`, whole half-lives apart from the rest.
+
+    So the same moment on another landmark gives the same digits. A question asked a thousand half-lives before its
+    evidence is a clock gone wrong: it gets a large number, not an error.
+    """
+    whole, rest = divmod(distance_ms, half_life_ms)
+    return math.ldexp(2.0 ** (rest / half_life_ms), min(whole, 900))
 
 
 def _over(numerator: Array, denominator: Array) -> Array:

@@ -9,6 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from nearkin.core.errors import NothingToEncode
+from nearkin.core.evidence import Outcome, Remembered, ShardBatch, Source
 from nearkin.core.filters import ItemFilter
 from nearkin.core.item import Content, ItemState, Versions
 from nearkin.core.vectors import Hit, SparseVector, VectorName, Vectors
@@ -144,6 +145,51 @@ class ItemIndex(Protocol):
         Raises:
             Unavailable: nothing serves yet, or the engine does not answer.
         """
+
+    async def close(self) -> None:
+        """Release connections."""
+
+
+class EvidenceStore(Protocol):
+    """What is remembered of pairs of items. Every call raises `Unavailable` when the engine does not answer."""
+
+    async def check(self) -> None:
+        """Refuse an engine that would forget.
+
+        Raises:
+            Misconfigured: it may evict what it holds, keeps no log of its writes, or counts with another half-life.
+        """
+
+    def shard_of(self, item_id: str) -> int:
+        """The shard that holds an item's evidence."""
+
+    async def read_guards(self, source: Source) -> list[int]:
+        """For each shard the offset of the first event of a partition that it has not applied; 0 at first."""
+
+    async def apply(self, batches: Sequence[ShardBatch]) -> list[Outcome]:
+        """Apply batches in one round trip, each wholly and only where its shard's guard is at its start.
+
+        After an error any of them may have been applied: send all again, what was applied is told as a duplicate.
+
+        Returns:
+            For each batch what became of it.
+
+        Raises:
+            ValueError: a delta's anchor is not of its batch's shard.
+            Misconfigured: the store counts with another half-life.
+        """
+
+    async def read(self, anchors: Sequence[str], marginals_of: Sequence[str], at_ms: int) -> Remembered:
+        """What is remembered of some anchors, and how often other items were visited, in one round trip.
+
+        Args:
+            anchors: whose pairs are asked for.
+            marginals_of: items whose own visits are asked for, such as the candidates that are known already.
+            at_ms: to when everything is decayed.
+        """
+
+    async def read_visits(self, at_ms: int) -> float:
+        """All visits, decayed to a moment."""
 
     async def close(self) -> None:
         """Release connections."""

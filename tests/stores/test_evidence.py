@@ -1,0 +1,458 @@
+"""What every store of evidence does, whichever engine stands behind it."""
+
+import asyncio
+import itertools
+import random
+import uuid
+from collections import Counter, defaultdict
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Sequence
+
+import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+
+from nearkin.core.errors import Misconfigured, Unavailable
+from nearkin.core.evidence import (
+    AnchorDelta,
+    Effect,
+    EvidenceRules,
+    Metric,
+    Outcome,
+    ShardBatch,
+    Source,
+    Tally,
+)
+from nearkin.core.ports import EvidenceStore
+from nearkin.ops.settings import Settings
+from nearkin.stores import evidence
+from nearkin.stores.evidence import RedisEvidence
+from nearkin.stores.memory_evidence import MemoryEvidence
+from nearkin.stores.shards import SHARDS, shard_of
+from stores.redis_process import RedisProcess
+
+HALF_LIFE = 60_000
+NOW = 1_700_000_000_000
+LANDMARK = NOW // HALF_LIFE
+RULES = EvidenceRules(half_life_ms=HALF_LIFE, most_pairs=8)
+TOPIC = Source("topic-a", 0)
+
+#: An anchor, the other item, what happened, when, and how much of it.
+Event = tuple[str, str, Metric, int, float]
+MakeStore = Callable[..., EvidenceStore]
+
+
+@pytest.fixture(scope="module")
+def redis(tmp_path_factory: pytest.TempPathFactory) -> Iterator[RedisProcess]:
+    with RedisProcess(tmp_path_factory.mktemp("redis")) as process:
+        yield process
+
+
+@pytest.fixture(params=["redis", "memory"])
+async def make(request: pytest.FixtureRequest) -> AsyncIterator[MakeStore]:
+    """Makes empty stores."""
+    if request.param == "memory":
+        yield lambda rules=RULES: MemoryEvidence(rules)
+        return
+    client = request.getfixturevalue("redis").client()
+    yield lambda rules=RULES: RedisEvidence(client, rules, f"test-{uuid.uuid4().hex}")
+    await client.aclose()
+
+
+@pytest.fixture
+def store(make: MakeStore) -> EvidenceStore:
+    return make()
+
+
+def counts(**amounts: float) -> list[float]:
+    row = [0.0] * len(Metric)
+    for name, amount in amounts.items():
+        row[Metric[name.upper()]] = amount
+    return row
+
+
+def batch(
+    start: int, end: int, *deltas: AnchorDelta, landmark: int = LANDMARK, source: Source = TOPIC, visits: float = 0.0
+) -> ShardBatch:
+    shard = shard_of(deltas[0].anchor) if deltas else shard_of("a")
+    return ShardBatch(source, shard, start, end, landmark, deltas, visits)
+
+
+def click(candidate: str = "x", amount: float = 1.0, anchor: str = "a") -> AnchorDelta:
+    return AnchorDelta(anchor, pairs={candidate: counts(clicks=amount)})
+
+
+async def clicks(store: EvidenceStore, anchor: str = "a", at: int = LANDMARK * HALF_LIFE) -> dict[str, float]:
+    found = (await store.read([anchor], [], at)).anchors[anchor]
+    return dict(zip(found.candidates, found.counts[:, Metric.CLICKS].tolist(), strict=True))
+
+
+def batches_of(events: Sequence[Event], start: int, source: Source = TOPIC) -> list[ShardBatch]:
+    """What some events of consecutive offsets add, for every shard that knows their partition."""
+    tally = Tally(HALF_LIFE)
+    for anchor, candidate, metric, at, amount in events:
+        tally.add(anchor, candidate, metric, at, amount)
+    deltas = defaultdict(list)
+    for delta in tally.deltas():
+        deltas[shard_of(delta.anchor)].append(delta)
+    end = start + len(events)
+    return [ShardBatch(source, shard, start, end, tally.landmark, found) for shard, found in deltas.items()]
+
+
+async def held(store: EvidenceStore, anchors: str, at: int = NOW) -> dict[tuple[str, str, Metric], float]:
+    remembered = await store.read(list(anchors), [], at)
+    return {
+        (anchor, candidate, metric): count
+        for anchor, found in remembered.anchors.items()
+        for candidate in found.candidates
+        for metric, count in found.of(candidate).items()
+    }
+
+
+class TestGuards:
+    async def test_a_batch_counts_once_however_often_it_comes(self, store: EvidenceStore) -> None:
+        assert await store.apply([batch(0, 5, click())]) == [Outcome(Effect.APPLIED, 5)]
+        assert await store.apply([batch(0, 5, click())]) == [Outcome(Effect.DUPLICATE, 5)]
+        assert await store.apply([batch(2, 4, click())]) == [Outcome(Effect.DUPLICATE, 5)]
+        assert await clicks(store) == {"x": 1}
+
+    async def test_a_batch_that_overlaps_or_leaves_a_gap_changes_nothing(self, store: EvidenceStore) -> None:
+        await store.apply([batch(0, 5, click())])
+        assert await store.apply([batch(3, 8, click())]) == [Outcome(Effect.MISMATCH, 5)]
+        assert await store.apply([batch(6, 8, click())]) == [Outcome(Effect.MISMATCH, 5)]
+        assert await clicks(store) == {"x": 1}
+        assert await store.apply([batch(5, 8, click())]) == [Outcome(Effect.APPLIED, 8)]
+        assert await clicks(store) == {"x": 2}
+
+    async def test_a_batch_without_deltas_moves_the_guard(self, store: EvidenceStore) -> None:
+        assert await store.apply([batch(0, 700)]) == [Outcome(Effect.APPLIED, 700)]
+        guards = await store.read_guards(TOPIC)
+        assert len(guards) == SHARDS
+        assert guards[shard_of("a")] == 700
+        assert sum(guards) == 700
+        assert await store.apply([batch(700, 701, click())]) == [Outcome(Effect.APPLIED, 701)]
+
+    async def test_partitions_and_topics_made_again_have_guards_of_their_own(self, store: EvidenceStore) -> None:
+        sources = [TOPIC, Source("topic-a", 1), Source("topic-b", 0)]
+        for number, source in enumerate(sources, 1):
+            assert await store.apply([batch(0, number, click(), source=source)]) == [Outcome(Effect.APPLIED, number)]
+        found = [(await store.read_guards(source))[shard_of("a")] for source in sources]
+        assert found == [1, 2, 3]
+        assert await clicks(store) == {"x": 3}
+
+    async def test_offsets_keep_all_their_digits(self, store: EvidenceStore) -> None:
+        far = 2**53 - 2
+        assert await store.apply([batch(0, far), batch(far, far + 1, click())]) == [
+            Outcome(Effect.APPLIED, far),
+            Outcome(Effect.APPLIED, far + 1),
+        ]
+        assert (await store.read_guards(TOPIC))[shard_of("a")] == far + 1
+
+    async def test_of_two_workers_with_the_same_events_one_counts(self, store: EvidenceStore) -> None:
+        for start in range(20):
+            outcomes = await asyncio.gather(*(store.apply([batch(start, start + 1, click())]) for _ in range(4)))
+            effects = Counter(outcome.effect for (outcome,) in outcomes)
+            assert effects == {Effect.APPLIED: 1, Effect.DUPLICATE: 3}
+        assert await clicks(store) == {"x": 20}
+
+    async def test_an_anchor_of_another_shard_is_refused(self, store: EvidenceStore) -> None:
+        other = next(name for name in map(str, itertools.count()) if shard_of(name) != shard_of("a"))
+        with pytest.raises(ValueError, match=f"anchor '{other}' is of shard"):
+            await store.apply([batch(0, 1, click(), click(anchor=other))])
+        with pytest.raises(ValueError, match="no shard 64"):
+            await store.apply([ShardBatch(TOPIC, 64, 0, 1, LANDMARK)])
+
+    async def test_nothing_to_apply_is_no_error(self, store: EvidenceStore) -> None:
+        assert await store.apply([]) == []
+
+
+class TestCounting:
+    async def test_an_anchor_that_was_never_seen_has_no_evidence(self, store: EvidenceStore) -> None:
+        remembered = await store.read(["a"], ["b"], NOW)
+        assert remembered.anchors["a"].visits == 0
+        assert remembered.anchors["a"].candidates == ()
+        assert remembered.anchors["a"].counts.shape == (0, len(Metric))
+        assert remembered.anchors["a"].of("x") == {}
+        assert remembered.marginals == {"b": 0}
+        assert await store.read_visits(NOW) == 0
+
+    async def test_every_metric_is_kept_apart(self, store: EvidenceStore) -> None:
+        everything = [float(metric + 1) for metric in Metric]
+        await store.apply([batch(0, 1, AnchorDelta("a", pairs={"x": everything}))])
+        await store.apply([batch(1, 2, AnchorDelta("a", pairs={"x": counts(hides=5), "y": counts(co_visits=2)}))])
+        found = (await store.read(["a"], [], LANDMARK * HALF_LIFE)).anchors["a"]
+        assert set(found.candidates) == {"x", "y"}
+        assert found.of("x") == {metric: metric + 1 + 5 * (metric is Metric.HIDES) for metric in Metric}
+        assert found.of("y") == {Metric.CO_VISITS: 2}
+
+    async def test_metrics_join_in_any_order(self, store: EvidenceStore) -> None:
+        names = [metric.name.lower() for metric in Metric]
+        random.Random(7).shuffle(names)
+        for start, name in enumerate(names):
+            await store.apply([batch(start, start + 1, AnchorDelta("a", pairs={"x": counts(**{name: 1.5})}))])
+        found = (await store.read(["a"], [], LANDMARK * HALF_LIFE)).anchors["a"]
+        assert found.of("x") == dict.fromkeys(Metric, 1.5)
+
+    async def test_marginals_and_all_visits_are_read_beside_the_pairs(self, store: EvidenceStore) -> None:
+        tally = Tally(HALF_LIFE)
+        for visit in range(3):
+            tally.visit(f"v{visit}", ["a", "b", f"c{visit}"], LANDMARK * HALF_LIFE, 10)
+        visits: Counter = Counter()
+        for home, count in tally.visits().items():
+            visits[shard_of(home)] += count
+        deltas = defaultdict(list)
+        for delta in tally.deltas():
+            deltas[shard_of(delta.anchor)].append(delta)
+        await store.apply(
+            [
+                ShardBatch(TOPIC, shard, 0, 3, tally.landmark, deltas[shard], visits[shard])
+                for shard in {*deltas, *visits}
+            ]
+        )
+        remembered = await store.read(["a"], ["b", "c1", "unknown"], LANDMARK * HALF_LIFE)
+        assert remembered.anchors["a"].visits == 3
+        assert remembered.anchors["a"].of("b") == {Metric.CO_VISITS: 3}
+        assert remembered.marginals == {"b": 3, "c1": 1, "unknown": 0}
+        assert await store.read_visits(LANDMARK * HALF_LIFE) == 3
+        assert await store.read_visits((LANDMARK + 1) * HALF_LIFE) == 1.5
+
+    async def test_ids_of_any_script_and_shape_are_told_apart(self, store: EvidenceStore) -> None:
+        names = ["a", "a:b", "{1}", "é", "e\u0301", "商品", " ", "visits", "x" * 200]
+        for start, anchor in enumerate(names):
+            delta = AnchorDelta(anchor, pairs={name: counts(clicks=start + 1) for name in names[:7] if name != anchor})
+            await store.apply([batch(0, 1, delta, source=Source("t", start))])
+        for start, anchor in enumerate(names):
+            expected = {name: start + 1 for name in names[:7] if name != anchor}
+            assert await clicks(store, anchor) == expected
+
+    async def test_one_batch_takes_more_pairs_than_an_argument_list(self, make: MakeStore) -> None:
+        store = make(EvidenceRules(half_life_ms=HALF_LIFE, most_pairs=20_000))
+        many = AnchorDelta("a", pairs={f"i{number}": counts(clicks=1) for number in range(9_000)})
+        await store.apply([batch(0, 1, many), batch(1, 2, many)])
+        assert await clicks(store) == {f"i{number}": 2 for number in range(9_000)}
+        await store.apply([batch(2, 3, click("i0"), landmark=LANDMARK + 40)])
+        assert len(await clicks(store)) == 9_000
+
+
+class TestDecay:
+    async def test_evidence_counts_half_after_a_half_life(self, store: EvidenceStore) -> None:
+        await store.apply([batch(0, 1, AnchorDelta("a", 4.0, {"x": counts(clicks=8)}))])
+        later = await store.read(["a"], ["a"], (LANDMARK + 3) * HALF_LIFE)
+        assert later.anchors["a"].of("x") == {Metric.CLICKS: 1}
+        assert later.anchors["a"].visits == later.marginals["a"] == 0.5
+
+    @pytest.mark.parametrize("ahead", [-2000, -700, -33, -1, 0, 1, 32, 33, 500, 900])
+    async def test_a_move_of_the_landmark_changes_no_other_pair(self, store: EvidenceStore, ahead: int) -> None:
+        kept = AnchorDelta("a", 3.0, {"x": counts(clicks=0.3), "y": counts(exposures=3, expected=0.7)})
+        await store.apply([batch(0, 1, kept)])
+        before = await held(store, "a")
+        await store.apply([batch(1, 2, AnchorDelta("a", 0.0, {"z": counts(clicks=1)}), landmark=LANDMARK + ahead)])
+        after = await held(store, "a")
+        new = after.pop(("a", "z", Metric.CLICKS), 0.0)
+        assert after == before
+        assert new == pytest.approx(2.0 ** (ahead - (NOW - LANDMARK * HALF_LIFE) / HALF_LIFE), rel=1e-12, abs=0)
+
+    async def test_what_lies_two_thousand_half_lives_back_is_forgotten_and_room_is_made(
+        self, store: EvidenceStore
+    ) -> None:
+        await store.apply([batch(0, 1, click("old"))])
+        await store.apply([batch(1, 2, click("new"), landmark=LANDMARK + 2000)])
+        assert await clicks(store, at=(LANDMARK + 2000) * HALF_LIFE) == {"new": 1}
+
+    async def test_a_late_event_counts_as_if_it_had_come_in_time(self, store: EvidenceStore) -> None:
+        await store.apply([batch(0, 1, click("x", 1.0))])
+        await store.apply([batch(1, 2, click("x", 1.0), landmark=LANDMARK - 2)])
+        assert await clicks(store) == {"x": 1.25}
+
+
+EVENTS = st.lists(
+    st.tuples(
+        st.sampled_from("abc"),
+        st.sampled_from("uvwxyz"),
+        st.sampled_from(Metric),
+        st.integers(NOW - 100 * HALF_LIFE, NOW),
+        st.floats(0.01, 100),
+    ),
+    min_size=1,
+    max_size=25,
+)
+
+
+@settings(max_examples=40, suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow])
+@given(events=EVENTS, data=st.data())
+async def test_counters_are_the_closed_form_whatever_the_order_the_batches_and_the_repeats(
+    make: MakeStore, events: list[Event], data: st.DataObject
+) -> None:
+    store = make()
+    order = data.draw(st.permutations(events))
+    cuts = sorted({0, len(order), *data.draw(st.lists(st.integers(0, len(order)), max_size=4))})
+    start_of: Counter = Counter()
+    for start, end in itertools.pairwise(cuts):
+        made = batches_of(order[start:end], start)
+        for one in made:
+            # A shard's guard is where its last batch ended: idle shards follow before they are needed.
+            if start_of[one.shard] < one.start:
+                idle = ShardBatch(TOPIC, one.shard, start_of[one.shard], one.start, one.landmark)
+                assert (await store.apply([idle]))[0].effect is Effect.APPLIED
+            start_of[one.shard] = one.end
+        assert {outcome.effect for outcome in await store.apply(made)} == {Effect.APPLIED}
+        if data.draw(st.booleans()):
+            assert {outcome.effect for outcome in await store.apply(made)} == {Effect.DUPLICATE}
+    expected: Counter = Counter()
+    for anchor, candidate, metric, at, amount in events:
+        expected[anchor, candidate, metric] += amount * 2.0 ** ((at - NOW) / HALF_LIFE)
+    assert await held(store, "abc") == pytest.approx(dict(expected), rel=1e-9, abs=0)
+
+
+class TestBounds:
+    async def test_beyond_the_cap_the_weakest_go(self, store: EvidenceStore) -> None:
+        strong = {f"s{number}": counts(clicks=10 + number) for number in range(8)}
+        await store.apply([batch(0, 1, AnchorDelta("a", pairs=strong))])
+        assert len(await clicks(store)) == 8
+        await store.apply([batch(1, 2, AnchorDelta("a", pairs={"weak": counts(clicks=1, expected=99)}))])
+        assert set(await clicks(store)) == {f"s{number}" for number in range(1, 8)}
+        await store.apply([batch(2, 3, click("new", 5))])
+        assert set(await clicks(store)) == {"new", *(f"s{number}" for number in range(1, 8))}
+
+    async def test_old_evidence_is_weaker_than_new(self, store: EvidenceStore) -> None:
+        old = {f"old{number}": counts(clicks=100) for number in range(8)}
+        await store.apply([batch(0, 1, AnchorDelta("a", pairs=old))])
+        for start, ahead in ((1, 20), (2, 60)):
+            new = {f"new{ahead}-{number}": counts(clicks=1) for number in range(7)}
+            await store.apply([batch(start, start + 1, AnchorDelta("a", pairs=new), landmark=LANDMARK + ahead)])
+            assert set(await clicks(store)) == set(new)
+
+    async def test_of_equals_the_cap_keeps_the_same_ones_everywhere(self, store: EvidenceStore) -> None:
+        await store.apply([batch(0, 1, AnchorDelta("a", pairs={name: counts(clicks=1) for name in "ihgfedcbj"}))])
+        assert set(await clicks(store)) == set("bcdefgh")
+
+    @settings(max_examples=20, suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow])
+    @given(events=st.lists(st.tuples(st.integers(0, 30), st.floats(0.1, 10)), max_size=60))
+    async def test_no_anchor_ever_has_more_pairs_than_the_cap(
+        self, make: MakeStore, events: list[tuple[int, float]]
+    ) -> None:
+        store = make()
+        upper: Counter = Counter()
+        for start, (candidate, amount) in enumerate(events):
+            upper[str(candidate)] += amount
+            await store.apply([batch(start, start + 1, click(str(candidate), amount))])
+        found = await clicks(store)
+        assert len(found) <= 8
+        assert all(count <= upper[candidate] * (1 + 1e-12) for candidate, count in found.items())
+
+    async def test_an_anchor_that_nothing_happens_to_is_forgotten_and_its_guard_is_not(self, make: MakeStore) -> None:
+        store = make(EvidenceRules(half_life_ms=HALF_LIFE, idle_ms=1))
+        await store.apply([batch(0, 1, click())])
+        while await clicks(store):  # noqa: ASYNC110 - Redis tells nobody when it forgets
+            await asyncio.sleep(0.01)
+        assert await store.apply([batch(0, 1, click())]) == [Outcome(Effect.DUPLICATE, 1)]
+        assert await store.apply([batch(1, 2, AnchorDelta("a"))]) == [Outcome(Effect.APPLIED, 2)]
+
+
+class TestRedis:
+    """What only an engine of its own can do wrong."""
+
+    @pytest.fixture
+    async def store(self, redis: RedisProcess) -> AsyncIterator[RedisEvidence]:
+        made = RedisEvidence(redis.client(), RULES, f"test-{uuid.uuid4().hex}")
+        yield made
+        await made.close()
+
+    async def test_it_is_reached_by_its_setting(self, redis: RedisProcess) -> None:
+        store = evidence.connect(Settings(redis_url=redis.url), RULES)
+        await store.check()
+        assert await store.read_visits(NOW) == 0
+        await store.close()
+
+    def test_a_setting_that_is_no_url_is_refused(self) -> None:
+        with pytest.raises(Misconfigured, match="NEARKIN_REDIS_URL: it is no URL of a Redis; give redis://"):
+            evidence.connect(Settings(redis_url="localhost:6379"), RULES)
+
+    async def test_one_that_may_evict_is_refused(self, redis: RedisProcess, store: RedisEvidence) -> None:
+        redis.configure(maxmemory_policy="allkeys-lru")
+        with pytest.raises(Misconfigured, match="its maxmemory-policy is allkeys-lru; set maxmemory-policy to noev"):
+            await store.check()
+        redis.configure(maxmemory_policy="noeviction")
+        await store.check()
+
+    async def test_one_that_keeps_no_append_only_file_is_refused(
+        self, redis: RedisProcess, store: RedisEvidence
+    ) -> None:
+        redis.configure(appendonly="no")
+        with pytest.raises(Misconfigured, match=r"no append-only file.*set appendonly to yes"):
+            await store.check()
+        redis.configure(appendonly="yes")
+        await store.check()
+
+    async def test_another_half_life_is_refused_at_start_and_at_every_batch(
+        self, redis: RedisProcess, store: RedisEvidence
+    ) -> None:
+        await store.apply([batch(0, 1, click())])
+        other = RedisEvidence(redis.client(), EvidenceRules(half_life_ms=HALF_LIFE * 2), store._prefix)
+        with pytest.raises(Misconfigured, match="half-life of 60000 ms, not 120000"):
+            await other.check()
+        with pytest.raises(Misconfigured, match="use the half-life that it was begun with"):
+            await other.apply([batch(1, 2, click())])
+        await other.close()
+        assert await store.read_guards(TOPIC) == [1 if shard == shard_of("a") else 0 for shard in range(SHARDS)]
+
+    async def test_it_loads_its_script_again_where_redis_lost_it(
+        self, redis: RedisProcess, store: RedisEvidence
+    ) -> None:
+        await store.apply([batch(0, 1, click())])
+        client = redis.client()
+        await client.script_flush()
+        await client.aclose()
+        assert await store.apply([batch(1, 2, click()), batch(2, 3, click())]) == [
+            Outcome(Effect.APPLIED, 2),
+            Outcome(Effect.APPLIED, 3),
+        ]
+        assert await clicks(store) == {"x": 3}
+
+    async def test_without_memory_it_is_unavailable_and_nothing_is_lost(
+        self, redis: RedisProcess, store: RedisEvidence
+    ) -> None:
+        await store.apply([batch(0, 1, click())])
+        redis.configure(maxmemory="1")
+        try:
+            with pytest.raises(Unavailable, match="no memory left; raise its maxmemory"):
+                await store.apply([batch(1, 2, click())])
+            assert await clicks(store) == {"x": 1}
+        finally:
+            redis.configure(maxmemory="0")
+        assert await store.apply([batch(1, 2, click())]) == [Outcome(Effect.APPLIED, 2)]
+        assert await clicks(store) == {"x": 2}
+
+    async def test_a_script_that_fails_half_way_has_written_nothing(
+        self, redis: RedisProcess, store: RedisEvidence
+    ) -> None:
+        neighbour = next(name for name in map(str, itertools.count()) if shard_of(name) == shard_of("a"))
+        client = redis.client()
+        await client.set(store._anchor_key(neighbour), "not a hash")
+        with pytest.raises(Misconfigured, match="where no other program uses keys") as refused:
+            await store.apply([batch(0, 1, click(), click(anchor=neighbour))])
+        assert "not a hash" not in str(refused.value)
+        assert await clicks(store) == {}
+        assert (await store.read_guards(TOPIC))[shard_of("a")] == 0
+        await client.delete(store._anchor_key(neighbour))
+        assert await store.apply([batch(0, 1, click(), click(anchor=neighbour))]) == [Outcome(Effect.APPLIED, 1)]
+        await client.aclose()
+
+    async def test_an_anchor_stays_compact_with_every_metric(self, redis: RedisProcess, store: RedisEvidence) -> None:
+        everything = {str(number): [1.5] * len(Metric) for number in range(8)}
+        await store.apply([batch(0, 1, AnchorDelta("a", 1.0, everything))])
+        client = redis.client()
+        assert await client.object("encoding", store._anchor_key("a")) in (b"ziplist", b"listpack")
+        await client.aclose()
+
+    async def test_one_that_is_not_there_is_unavailable(self, tmp_path: object) -> None:
+        store = evidence.connect(Settings(redis_url="redis://127.0.0.1:1/0"), RULES)
+        calls: list[Callable[[], Awaitable[object]]] = [
+            store.check,
+            lambda: store.apply([batch(0, 1, click())]),
+            lambda: store.read(["a"], [], NOW),
+            lambda: store.read_guards(TOPIC),
+        ]
+        for call in calls:
+            with pytest.raises(Unavailable, match="the evidence is unavailable: ConnectionError"):
+                await call()
+        await store.close()
