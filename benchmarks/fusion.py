@@ -7,7 +7,6 @@ choices were tuned on, those held out, and both pooled (see benchmarks/quality.p
 """
 
 import argparse
-import json
 import sys
 import tempfile
 from collections.abc import Callable, Iterator
@@ -28,6 +27,8 @@ from nearkin.core.ports import ContentEncoder
 from nearkin.core.vectors import Hit, Vectors
 from nearkin.encoders import lexical
 from nearkin.encoders.bundle import load_encoder
+from nearkin.learning.score import ndcg, recall
+from nearkin.learning.truth import read_objects, read_truth
 from nearkin.ops.settings import Settings
 
 Scores = NDArray[np.float64]
@@ -147,16 +148,16 @@ class Shop:
     def __init__(self, folder: Path, encoder: ContentEncoder) -> None:
         protocol = load_protocol("item_to_item")
         transactions = unpack("onlineretail", folder) / "transactions.parquet"
-        self.cuts: list[tuple[list[str], list[int], Scores, list[set[int]]]] = []
+        self.cuts: list[tuple[list[str], list[int], Scores, list[dict[int, float]]]] = []
         for cut, until in CUTS:
             split(protocol, transactions, folder / cut, cut, until)
-            items = protocol.read_lines(folder / cut / "items.jsonl")
+            items = [item for _, item in read_objects(folder / cut / "items.jsonl")]
             place = {item["id"]: number for number, item in enumerate(items)}
-            truth = json.loads((folder / cut / "truth.json").read_text())
-            anchors = json.loads((folder / cut / "anchors.json").read_text())["cold"]
+            truth = read_truth(folder / cut)
+            anchors = truth.slices["cold"]
             rows, texts = [place[anchor] for anchor in anchors], [item["text"] for item in items]
             vectors = encode(encoder, texts)
-            positives = [{place[other] for other in truth[anchor]} for anchor in anchors]
+            positives = [{place[other]: grade for other, grade in truth.positives[one].items()} for one in anchors]
             self.cuts.append((texts, rows, (vectors[rows] @ vectors.T).astype(float), positives))
 
     def measure(self, fusion: Fusion) -> dict[str, float]:
@@ -173,14 +174,15 @@ class Shop:
         return dict(zip(names, map(float, [*tuned, *held, *pooled]), strict=True)) | {"terms": terms}
 
     @staticmethod
-    def _score(fusion: Fusion, row: int, dense: Scores, words: Scores, positives: set[int]) -> tuple[float, float]:
+    def _score(
+        fusion: Fusion, row: int, dense: Scores, words: Scores, positives: dict[int, float]
+    ) -> tuple[float, float]:
         dense, words = dense.copy(), words.copy()
         dense[row] = words[row] = 0
         fused = fusion(dense, words)
         fused[row] = -np.inf
-        hits = np.array([item in positives for item in np.argsort(-fused, kind="stable")[:10]], float)
-        discount, best = 1 / np.log2(np.arange(2, 12)), min(10, len(positives))
-        return hits.sum() / best, (hits * discount).sum() / discount[:best].sum()
+        found = np.argsort(-fused, kind="stable")[:10].tolist()
+        return recall(found, positives, 10), ndcg(found, positives, 10)
 
 
 def encode(encoder: ContentEncoder, texts: list[str]) -> NDArray[np.float32]:

@@ -2,7 +2,8 @@
 
     python -m benchmarks.quality [--simulate] [--json FILE] [--runs FOLDER]
 
-The protocol's own split and scorer (`item_to_item.py` beside the data, see benchmarks/datasets.py) on four cuts.
+The protocol's own split (`item_to_item.py` beside the data, see benchmarks/datasets.py) on four cuts, scored as
+`nearkin score` does.
 Settings were tuned on the first three; the last is what nobody tuned on, and all four pooled are the figure that is
 held to. For each cut an embedded stack is started, the cut's catalogue published to it, and every cold anchor looked up
 over gRPC in the three retrieval modes; TF-IDF is the protocol's own floor. The intervals are 95% bootstrap intervals,
@@ -14,11 +15,10 @@ Exits with 1 where something that must be reached was missed.
 
 import argparse
 import asyncio
-import json
 import sys
 import tempfile
-from collections.abc import Callable, Iterable
-from dataclasses import dataclass
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from types import ModuleType
 from typing import Any
@@ -41,12 +41,15 @@ from nearkin.core.retrieval import Retrieval
 from nearkin.core.vectors import Hit
 from nearkin.embedded.stack import Stack
 from nearkin.encoders.bundle import DEFAULT_BUNDLE, load_encoder, read_manifest
+from nearkin.learning.run_file import read_run, write_run
+from nearkin.learning.score import score_run
+from nearkin.learning.truth import Truth, read_objects, read_truth
 from nearkin.ops.settings import Settings
 
 #: From the cut to the end of the test period; the last stays out of every choice.
 CUTS = (("2011-03-01", "2011-05-01"), ("2011-05-01", "2011-07-01"), ("2011-07-01", "2011-09-01"), ("2011-10-01", None))
 TUNED_ON = 3
-#: The most that the protocol's metrics look at.
+#: The most that the metrics look at.
 NEIGHBOURS = 10
 CANDIDATES: int = Settings.model_fields["lookup_candidates"].default
 
@@ -145,40 +148,31 @@ async def look_up(client: LookupClient, anchors: list[str], mode: Retrieval) -> 
     return found
 
 
-def write_runs(protocol: ModuleType, folder: Path, answer: Answer) -> None:
-    """Look every cold anchor of a cut up in each mode; leaves a run file a mode, as the protocol's scorer reads it."""
-    texts = {item["id"]: item["text"] for item in protocol.read_lines(folder / "items.jsonl")}
-    anchors = json.loads((folder / "anchors.json").read_text())["cold"]
-    for mode, found in answer(texts, anchors).items():
-        lines = [{"anchor": anchor, "items": items} for anchor, items in found.items()]
-        protocol.write_lines(folder / "runs" / f"{mode}.jsonl", lines)
+def write_runs(folder: Path, answer: Answer) -> None:
+    """Look every cold anchor of a cut up in each mode; leaves a run file a mode."""
+    texts = {item["id"]: item["text"] for _, item in read_objects(folder / "items.jsonl")}
+    for mode, found in answer(texts, list(read_truth(folder).slices["cold"])).items():
+        write_run(folder / "runs" / f"{mode}.jsonl", found)
 
 
-def score(protocol: ModuleType, folders: Iterable[Path]) -> list[Row]:
+def score(folders: Iterable[Path]) -> list[Row]:
     """Means with intervals over the cold anchors of the cuts together, and the paired difference of FUSED to each."""
-    values: dict[str, NDArray[np.float64]] = {}
-    for run in ("tfidf", *Retrieval):
-        parts = []
-        for folder in folders:
-            truth = {a: set(found) for a, found in json.loads((folder / "truth.json").read_text()).items()}
-            anchors = json.loads((folder / "anchors.json").read_text())["cold"]
-            parts.append(protocol.measure(folder / "runs" / f"{run}.jsonl", anchors, truth))
-        values[run] = np.concatenate(parts)
-    count = len(values["tfidf"])
-    draws = np.random.default_rng(0).integers(0, count, (2000, count))
+    positives: dict[str, Mapping[str, float]] = {}
+    runs: dict[str, dict[str, list[str]]] = {run: {} for run in ("tfidf", *Retrieval)}
+    for folder in folders:
+        truth = read_truth(folder)
+        cold = truth.slices["cold"]  # of one cut alone: whoever was sold before a cut is never cold again
+        positives |= {anchor: truth.positives[anchor] for anchor in cold}
+        for run, found in runs.items():
+            answers = read_run(folder / "runs" / f"{run}.jsonl")
+            found |= {anchor: answers[anchor] for anchor in cold}
+    pooled = Truth(positives, {"cold": list(positives)})
     rows: list[Row] = []
-    for run, measured in values.items():
-        for column, metric in enumerate((f"Recall@{protocol.K}", f"NDCG@{protocol.K}")):
-            gain = values[Retrieval.FUSED][:, column] - measured[:, column]
-            rows.append(
-                {
-                    "run": str(run),
-                    "metric": metric,
-                    "anchors": count,
-                    **protocol.interval(measured[:, column], draws),
-                    "fused_minus_this": protocol.interval(gain, draws),
-                }
-            )
+    for run, found in runs.items():
+        for one in map(asdict, score_run(runs[Retrieval.FUSED], pooled, found, NEIGHBOURS)):
+            if one["metric"] in ASKED:
+                row = {"run": str(run), "metric": one["metric"], "anchors": one["anchors"]}
+                rows.append({**row, **one["against"], "fused_minus_this": one["difference"]})
     return rows
 
 
@@ -189,11 +183,11 @@ def measure(answer: Answer, folder: Path) -> dict[str, list[Row]]:
     folders = [folder / cut for cut, _ in CUTS]
     for cut_folder, (cut, until) in zip(folders, CUTS, strict=True):
         split(protocol, transactions, cut_folder, cut, until)
-        write_runs(protocol, cut_folder, answer)
+        write_runs(cut_folder, answer)
     return {
-        "pooled": score(protocol, folders),
-        "tuned on": score(protocol, folders[:TUNED_ON]),
-        "held out": score(protocol, folders[TUNED_ON:]),
+        "pooled": score(folders),
+        "tuned on": score(folders[:TUNED_ON]),
+        "held out": score(folders[TUNED_ON:]),
     }
 
 
