@@ -289,13 +289,13 @@ class Parts:
 
     def _service(self, name: str, module: str, **environment: str) -> Part:
         listen = f"{LOOPBACK}:{free_port()}"
+        environment["NEARKIN_METRICS_LISTEN"] = listen
         return self._part(name, [sys.executable, "-m", module], listen, **environment)
 
     def _part(self, name: str, command: Sequence[str], metrics: str = "", **environment: str) -> Part:
         environment |= {
             "NEARKIN_KAFKA_BOOTSTRAP": self.bootstrap,
             "NEARKIN_QDRANT_URL": self.qdrant_url,
-            "NEARKIN_METRICS_LISTEN": metrics,
             "NEARKIN_LOG_FORMAT": "json",
             "NEARKIN_ENCODE_THREADS": "1",
             # A test waits for every next try.
