@@ -10,7 +10,9 @@ from kafka import KafkaConsumer, TopicPartition, errors
 
 from nearkin.client.producer import Producer
 from nearkin.contracts.events import Kind, decode_item_event
+from nearkin.contracts.feedback import decode_feedback, decode_visit
 from nearkin.core.errors import InvalidEvent, Misconfigured, PermanentError, Unavailable
+from nearkin.core.feedback import Action, Impressions, Interaction, Shown, Visit, VisitKind
 from nearkin.core.item import Availability, Content, Offer, Price
 from nearkin.embedded.broker import EmbeddedBroker
 from nearkin.embedded.programs import free_port
@@ -18,6 +20,9 @@ from nearkin.ops.topics import apply_topics
 
 NOW = 1_700_000_000_000
 MUG = Content(title="Red mug", tags=("kitchen",))
+KEY = "k1:" + "0" * 64
+PSEUDONYM = "k1:9f86d081884c7d659a2feaa0c55ad015"
+SLATE = (Shown("bowl", 1, 0.9), Shown("cup", 2, visible=False))
 PRICE = Offer(Price(4.5, "GBP"), Availability.PREORDER, ("GB",))
 
 
@@ -30,7 +35,7 @@ def broker():
 
 @pytest.fixture
 def producer(broker):
-    with Producer(broker.bootstrap, clock=lambda: NOW) as made:
+    with Producer(broker.bootstrap, clock=lambda: NOW, pseudonym_key=KEY) as made:
         yield made
 
 
@@ -42,7 +47,8 @@ def event_at(broker, outcome: Future):
         consumer.assign([partition])
         consumer.seek(partition, place.offset)
         record = next(consumer)
-    return decode_item_event(record.key, record.value)
+    decode = {"feedback.v1": decode_feedback, "visits.v1": decode_visit}.get(place.topic, decode_item_event)
+    return decode(record.key, record.value)
 
 
 def test_an_upsert_carries_the_whole_item_and_its_versions(broker, producer):
@@ -74,6 +80,85 @@ def test_events_of_one_item_stay_in_order(producer):
     places = [producer.offer("mug", PRICE, version).result(timeout=30) for version in range(20)]
     assert len({place.partition for place in places}) == 1
     assert [place.offset for place in places] == sorted(place.offset for place in places)
+
+
+def test_a_slate_is_feedback_of_its_anchor(broker, producer):
+    event = event_at(
+        broker, producer.impressions("mug", "r-1", "page", iter(SLATE), market="GB", pseudonym=PSEUDONYM, event_id="e")
+    )
+    assert event == Impressions("e", NOW, "mug", "r-1", "page", SLATE, "GB", PSEUDONYM)
+
+
+def test_an_action_is_feedback_of_its_anchor(broker, producer):
+    outcome = producer.interaction("mug", "bowl", Action.PURCHASE, value=2, request_id="r-1", position=1, event_id="e")
+    assert outcome.result(timeout=30).topic == "feedback.v1"
+    assert event_at(broker, outcome) == Interaction("e", NOW, "mug", "bowl", Action.PURCHASE, 2.0, "r-1", 1)
+
+
+def test_a_visit_goes_to_visits(broker, producer):
+    event = event_at(broker, producer.visit("basket-1", ["mug", "bowl", "mug"], event_id="e", occurred_at=NOW - 5))
+    assert event == Visit("e", NOW - 5, "basket-1", VisitKind.BASKET, ("mug", "bowl"))
+    session = event_at(broker, producer.visit("session-1", ("mug",), VisitKind.SESSION))
+    assert session.kind is VisitKind.SESSION
+
+
+def test_a_user_is_sent_as_a_pseudonym_the_same_for_each_of_the_three(broker, producer):
+    users = {
+        event_at(broker, outcome).user
+        for outcome in (
+            producer.impressions("mug", "r-1", "page", SLATE, user="ann"),
+            producer.interaction("mug", "bowl", Action.CLICK, user="ann"),
+            producer.visit("v", ["mug"], user="ann"),
+        )
+    }
+    assert len(users) == 1
+    assert users != {event_at(broker, producer.visit("v", ["mug"], user="bob")).user}
+    assert "ann" not in users.pop()
+
+
+def test_the_key_comes_from_a_setting_where_none_is_given(broker, producer, monkeypatch, tmp_path):
+    (tmp_path / "nearkin_pseudonym_key").write_text(KEY + "\n")
+    monkeypatch.setenv("NEARKIN_SECRETS_DIR", str(tmp_path))
+    with Producer(broker.bootstrap, clock=lambda: NOW) as other:
+        outcomes = [one.visit("v", ["mug"], user="ann") for one in (producer, other)]
+        assert len({event_at(broker, outcome).user for outcome in outcomes}) == 1
+
+
+def test_a_user_without_a_key_is_refused_with_the_setting_that_is_missing(broker, monkeypatch):
+    monkeypatch.delenv("NEARKIN_SECRETS_DIR", raising=False)
+    monkeypatch.delenv("NEARKIN_PSEUDONYM_KEY", raising=False)
+    with Producer(broker.bootstrap) as producer:
+        with pytest.raises(Misconfigured, match=r"^NEARKIN_PSEUDONYM_KEY: .*openssl rand -hex 32"):
+            producer.visit("v", ["mug"], user="ann")
+        producer.visit("v", ["mug"]).result(timeout=30)
+
+
+@pytest.mark.parametrize(
+    ("publish", "reason", "field"),
+    [
+        (lambda producer: producer.visit("v", ["mug"], pseudonym="ann@example.com"), "not_a_pseudonym", "user"),
+        (lambda producer: producer.visit("v", ["mug"], user="ann", pseudonym=PSEUDONYM), "wrong_type", "pseudonym"),
+        (lambda producer: producer.visit("v", ["mug"], user=5), "wrong_type", "user"),
+        (lambda producer: producer.visit("v", ["mug"], user=" "), "empty", "user"),
+        (lambda producer: producer.visit("v", ["mug"], user="\ud800"), "surrogate", "user"),
+        (lambda producer: producer.visit("v", "mug"), "wrong_type", "items"),
+        (lambda producer: producer.visit("v", 5), "wrong_type", "items"),
+        (lambda producer: producer.visit("v", ["mug"], "wishlist"), "unknown_value", "visit_kind"),
+        (lambda producer: producer.visit("v", ["mug"], occurred_at="now"), "wrong_type", "occurred_at"),
+        (lambda producer: producer.visit("v", ["mug"], occurred_at=NOW + 10**6), "in_future", "occurred_at"),
+        (lambda producer: producer.visit("v", ["mug"], occurred_at=NOW - 10**10), "too_late", "occurred_at"),
+        (lambda producer: producer.interaction("mug", "mug", Action.CLICK), "self_pair", "item_id"),
+        (lambda producer: producer.interaction("mug", "bowl", "stare"), "unknown_value", "action"),
+        (lambda producer: producer.impressions("mug", "r", "page", [Shown("mug", 1)]), "self_pair", "positions"),
+        (lambda producer: producer.impressions("mug", "r", "page", ["bowl"]), "wrong_type", "positions[0]"),
+    ],
+)
+def test_feedback_that_breaks_the_contract_is_refused_at_once_and_not_sent(producer, publish, reason, field):
+    with mock.patch.object(producer, "send") as send, pytest.raises(InvalidEvent) as refusal:
+        publish(producer)
+    send.assert_not_called()
+    assert (refusal.value.reason, refusal.value.field) == (reason, field)
+    assert "ann" not in str(refusal.value)
 
 
 def test_an_event_that_breaks_the_contract_is_refused_at_once_and_not_sent(producer):
@@ -122,6 +207,8 @@ def test_an_argument_of_a_wrong_type_is_named(producer, publish, field):
         ({"delivery_timeout_s": 0}, "delivery_timeout_s"),
         ({"delivery_timeout_s": float("inf")}, "delivery_timeout_s"),
         ({"max_pending": 0}, "max_pending"),
+        ({"pseudonym_key": "s3cret"}, "pseudonym_key"),
+        ({"pseudonym_key": b"s3cret"}, "pseudonym_key"),
         ({"acks": 0}, "acks"),
         ({"acks": "most"}, "acks"),
         ({"transactional_id": "t"}, "transactional_id"),

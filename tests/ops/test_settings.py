@@ -67,9 +67,14 @@ def test_an_address_is_kept_without_the_blanks_around_it(monkeypatch, name, valu
 
 @pytest.mark.parametrize(
     ("name", "value"),
-    [("QDRANT_API_KEY", "s3cret\x07"), ("QDRANT_API_KEY", "s3crét"), ("QDRANT_URL", "http://me:s3cret@127.0.0.1:6334")],
+    [
+        ("QDRANT_API_KEY", "s3cret\x07"),
+        ("QDRANT_API_KEY", "s3crét"),
+        ("QDRANT_URL", "http://me:s3cret@127.0.0.1:6334"),
+        ("PSEUDONYM_KEY", "k1:s3cret"),
+    ],
 )
-def test_a_secret_that_cannot_be_sent_is_refused_and_not_shown(monkeypatch, name, value):
+def test_a_secret_that_cannot_be_used_is_refused_and_not_shown(monkeypatch, name, value):
     monkeypatch.setenv(f"NEARKIN_{name}", value)
 
     with pytest.raises(Misconfigured, match=f"^NEARKIN_{name}: ") as refusal:

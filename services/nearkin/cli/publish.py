@@ -16,6 +16,7 @@ from nearkin.cli.read_lines import Line, read_lines, reads_once, require_readabl
 from nearkin.cli.target import data_option, target
 from nearkin.cli.terminal import terminal
 from nearkin.client.producer import Producer, Published, now_ms
+from nearkin.contracts.topics import ITEMS, ITEMS_BULK
 from nearkin.core.errors import InvalidEvent, Misconfigured
 from nearkin.ops.topics import require_lanes
 
@@ -135,7 +136,7 @@ def publish(
                         if on_error == "stop":
                             break
                         continue
-                    producer.send(key, value, bulk=bulk).add_done_callback(outcomes.take)
+                    producer.send(key, value, ITEMS_BULK if bulk else ITEMS).add_done_callback(outcomes.take)
                     sent += 1
                     outcomes.check()
                     progress.update(task, completed=done_bytes, sent=sent)

@@ -1,4 +1,4 @@
-"""Publishes item events: checked before they are sent, acknowledged by every replica, never written twice by a retry.
+"""Publishes items, feedback and visits: checked, acknowledged by every replica, never written twice by a retry.
 
 Every call returns at once with a future that tells the outcome. Many events may wait for the broker at a time; when
 `max_pending` do, the next call waits, so a fast producer cannot fill the memory.
@@ -8,12 +8,12 @@ import math
 import threading
 import time
 import uuid
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from concurrent.futures import Future
 from dataclasses import dataclass
 from pathlib import Path
 from types import TracebackType
-from typing import Any, Self
+from typing import Any, Self, TypeVar
 
 from kafka import KafkaProducer
 from kafka.errors import (
@@ -31,10 +31,17 @@ from kafka.errors import (
 )
 
 from nearkin.contracts.events import encode_deleted, encode_offered, encode_upserted
-from nearkin.contracts.topics import ITEMS, ITEMS_BULK
+from nearkin.contracts.feedback import encode_impressions, encode_interaction, encode_visit, require_timely
+from nearkin.contracts.topics import FEEDBACK, ITEMS, ITEMS_BULK, VISITS, Topic
+from nearkin.contracts.wire import refused
 from nearkin.core.errors import InvalidEvent, Misconfigured, NearkinError, PermanentError, Unavailable
+from nearkin.core.feedback import Action, Impressions, Interaction, Shown, Visit, VisitKind
 from nearkin.core.item import Content, Offer
+from nearkin.core.pseudonym import KEY_FORM, PseudonymKey
 from nearkin.ops.reach import require_broker
+from nearkin.ops.settings import load_settings
+
+Member = TypeVar("Member")
 
 
 @dataclass(frozen=True, slots=True)
@@ -58,17 +65,21 @@ def now_ms() -> int:
 
 
 class Producer:
-    """Publishes what items are, what they cost, and that they are gone. Safe to share between threads.
+    """Publishes what items are, cost, and that they are gone; what was shown and done. Safe to share between threads.
 
     Versions decide which event wins whatever the order of arrival. They may be left out where one producer owns an
     item: then the event's time in milliseconds is its version. Either way all versions of an item count on one clock.
+
+    Feedback names a user by a pseudonym, which is made here: `user` never leaves this process.
 
     Args:
         bootstrap: Kafka brokers, host:port separated by commas.
         connect_timeout_s: how long the broker may be out of reach at the start.
         delivery_timeout_s: after so long without an acknowledgement an event's future fails.
         max_pending: how many events may wait for the broker before a call waits.
-        clock: gives the time in milliseconds.
+        clock: gives the time in milliseconds: that of events without one, and by which feedback is late or early.
+        pseudonym_key: makes pseudonyms of users: `<key id>:<64 hex digits>`; by default what `NEARKIN_PSEUDONYM_KEY`
+            or its file says when the first user is named.
         kafka_options: further options of kafka-python's KafkaProducer, such as those of TLS and SASL.
 
     Raises:
@@ -84,6 +95,7 @@ class Producer:
         delivery_timeout_s: float = 120.0,
         max_pending: int = 10_000,
         clock: Callable[[], int] = now_ms,
+        pseudonym_key: str | None = None,
         **kafka_options: Any,
     ) -> None:
         if not isinstance(bootstrap, str):
@@ -93,6 +105,7 @@ class Producer:
         if not isinstance(max_pending, int) or max_pending < 1:
             raise _argument("max_pending", f"{max_pending!r} is no number of events", "give a whole number from 1")
         _check_options(kafka_options)
+        self._key = None if pseudonym_key is None else _parsed(pseudonym_key)
         require_broker(bootstrap, connect_timeout_s)
         self._bootstrap, self._clock, self._closed = bootstrap, clock, False
         self._free = threading.BoundedSemaphore(max_pending)
@@ -156,7 +169,7 @@ class Producer:
             offer=offer,
             offer_version=offer_version,
         )
-        return self.send(key, value, bulk=bulk)
+        return self.send(key, value, ITEMS_BULK if bulk else ITEMS)
 
     def offer(
         self,
@@ -177,7 +190,7 @@ class Producer:
             event_id=event_id or str(uuid.uuid4()),
             occurred_at=at,
         )
-        return self.send(key, value, bulk=bulk)
+        return self.send(key, value, ITEMS_BULK if bulk else ITEMS)
 
     def delete(
         self,
@@ -193,10 +206,149 @@ class Producer:
         key, value = encode_deleted(
             item_id, at if version is None else version, event_id=event_id or str(uuid.uuid4()), occurred_at=at
         )
-        return self.send(key, value, bulk=bulk)
+        return self.send(key, value, ITEMS_BULK if bulk else ITEMS)
 
-    def send(self, key: bytes, value: bytes, *, bulk: bool = False) -> "Future[Published]":
-        """Send a record that `nearkin.contracts.events` made or checked.
+    def impressions(
+        self,
+        anchor: str,
+        request_id: str,
+        surface: str,
+        positions: Iterable[Shown],
+        *,
+        market: str = "",
+        user: str | None = None,
+        pseudonym: str | None = None,
+        event_id: str | None = None,
+        occurred_at: int | None = None,
+    ) -> "Future[Published]":
+        """Say what was shown beside an item, once it is known which of it could be seen.
+
+        Args:
+            anchor: the item whose neighbours were shown.
+            request_id: the look-up that gave them.
+            surface: where they were shown, such as "product-page".
+            positions: the items, each at its position from 1.
+            market: in which market; empty where it is not known.
+            user: who saw them, by your own id: a pseudonym is made of it, and nothing else is sent.
+            pseudonym: who saw them, where you have the pseudonym already; instead of `user`.
+            event_id: names the event, which counts once; a new UUID by default. Give it where it may be sent again.
+            occurred_at: milliseconds since the epoch; now by default.
+
+        Raises:
+            InvalidEvent: the event breaks the contract, or an argument has a wrong type; nothing was sent.
+            Misconfigured: `user` is given, and no key is set.
+            PermanentError: this producer is closed.
+        """
+        event = Impressions(
+            event_id=event_id or str(uuid.uuid4()),
+            occurred_at=self._clock() if occurred_at is None else occurred_at,
+            anchor=anchor,
+            request_id=request_id,
+            surface=surface,
+            positions=_listed(positions, "positions"),
+            market=market,
+            user=self._pseudonym(user, pseudonym),
+        )
+        return self._send_timely(event, encode_impressions(event), FEEDBACK)
+
+    def interaction(
+        self,
+        anchor: str,
+        item_id: str,
+        action: Action,
+        *,
+        value: float = 1.0,
+        request_id: str | None = None,
+        position: int | None = None,
+        user: str | None = None,
+        pseudonym: str | None = None,
+        event_id: str | None = None,
+        occurred_at: int | None = None,
+    ) -> "Future[Published]":
+        """Say what somebody did with an item that was shown beside another; otherwise as `impressions`.
+
+        Args:
+            anchor: the item whose neighbours were shown.
+            item_id: the neighbour.
+            action: what was done.
+            value: how much of it, such as the pieces of a purchase.
+            request_id: the look-up that gave the slate, where it is known.
+            position: where the item stood in it, from 1, where it is known.
+            user: who did it, by your own id.
+            pseudonym: who did it, by a pseudonym.
+            event_id: names the event.
+            occurred_at: milliseconds since the epoch; now by default.
+        """
+        event = Interaction(
+            event_id=event_id or str(uuid.uuid4()),
+            occurred_at=self._clock() if occurred_at is None else occurred_at,
+            anchor=anchor,
+            item_id=item_id,
+            action=action,
+            value=value,
+            request_id=request_id,
+            position=position,
+            user=self._pseudonym(user, pseudonym),
+        )
+        return self._send_timely(event, encode_interaction(event), FEEDBACK)
+
+    def visit(
+        self,
+        visit_id: str,
+        items: Iterable[str],
+        kind: VisitKind = VisitKind.BASKET,
+        *,
+        user: str | None = None,
+        pseudonym: str | None = None,
+        event_id: str | None = None,
+        occurred_at: int | None = None,
+    ) -> "Future[Published]":
+        """Say which items were bought or seen together, once the visit is over; otherwise as `impressions`.
+
+        Args:
+            visit_id: the basket or the session, by an id of its own that names no person.
+            items: its items; one that is named twice counts once.
+            kind: a basket or a session.
+            user: whose it is, by your own id.
+            pseudonym: whose it is, by a pseudonym.
+            event_id: names the event.
+            occurred_at: milliseconds since the epoch; now by default.
+        """
+        event = Visit(
+            event_id=event_id or str(uuid.uuid4()),
+            occurred_at=self._clock() if occurred_at is None else occurred_at,
+            visit_id=visit_id,
+            kind=kind,
+            items=_listed(items, "items"),
+            user=self._pseudonym(user, pseudonym),
+        )
+        return self._send_timely(event, encode_visit(event), VISITS)
+
+    def _send_timely(
+        self, event: Impressions | Interaction | Visit, record: tuple[bytes, bytes], topic: Topic
+    ) -> "Future[Published]":
+        require_timely(event, self._clock())
+        return self.send(*record, topic)
+
+    def _pseudonym(self, user: str | None, pseudonym: str | None) -> str | None:
+        if user is None:
+            return pseudonym
+        if pseudonym is not None:
+            remedy = "give the user, or the pseudonym that was made of one"
+            raise InvalidEvent("it comes with a user", field="pseudonym", remedy=remedy, reason="wrong_type")
+        if not isinstance(user, str):
+            raise refused("wrong_type", "user", f"it is of the type {type(user).__name__}, and must be a text")
+        if not user.strip():
+            raise refused("empty", "user", "it is empty")
+        if self._key is None:
+            self._key = _set_key()
+        try:
+            return self._key.pseudonym(user)
+        except UnicodeEncodeError:
+            raise refused("surrogate", "user", "it holds a lone surrogate") from None
+
+    def send(self, key: bytes, value: bytes, topic: Topic = ITEMS) -> "Future[Published]":
+        """Send a record that `nearkin.contracts` made or checked.
 
         Raises:
             InvalidEvent: the key or the value is not bytes.
@@ -208,14 +360,13 @@ class Producer:
             if not isinstance(part, bytes):
                 problem = f"it is of the type {type(part).__name__}, and must be bytes"
                 raise InvalidEvent(problem, field=name, remedy="give what encodes events", reason="wrong_type")
-        topic = ITEMS_BULK.name if bulk else ITEMS.name
         outcome: Future[Published] = Future()
         self._free.acquire()
         try:
-            sent = self._kafka.send(topic, key=key, value=value)
+            sent = self._kafka.send(topic.name, key=key, value=value)
         except KafkaError as error:
             self._free.release()
-            raise self._explain(error, topic) from error
+            raise self._explain(error, topic.name) from error
         except BaseException:
             self._free.release()
             raise
@@ -227,7 +378,7 @@ class Producer:
 
         def failed(error: Exception) -> None:
             self._free.release()
-            outcome.set_exception(self._explain(error, topic))
+            outcome.set_exception(self._explain(error, topic.name))
 
         sent.add_callback(arrived)
         sent.add_errback(failed)
@@ -303,6 +454,35 @@ def _check_options(options: dict[str, Any]) -> None:
         raise _argument("acks", "an event would be lost with a replica", "leave it out: it is 'all'")
     if options.get("transactional_id") is not None:
         raise _argument("transactional_id", "events are not sent in transactions", "leave it out")
+
+
+def _listed(values: Iterable[Member], field: str) -> tuple[Member, ...]:
+    """The members as a tuple; a text is one thing, not a list of letters."""
+    if isinstance(values, str | bytes) or not isinstance(values, Iterable):
+        raise refused("wrong_type", field, f"it is of the type {type(values).__name__}, and must be a list")
+    return tuple(values)
+
+
+def _parsed(key: str) -> PseudonymKey:
+    if not isinstance(key, str):
+        raise _argument("pseudonym_key", f"it is of the type {type(key).__name__}", "give a text")
+    try:
+        return PseudonymKey.parse(key)
+    except ValueError as error:
+        raise _argument("pseudonym_key", str(error), "make the digits with `openssl rand -hex 32`") from None
+
+
+def _set_key() -> PseudonymKey:
+    """The key that the environment or the folder of secrets sets."""
+    key = load_settings().pseudonym_key
+    if key is None:
+        raise Misconfigured(
+            "a user is named, and no key makes pseudonyms",
+            field="NEARKIN_PSEUDONYM_KEY",
+            remedy=f"set it to {KEY_FORM}, the digits as `openssl rand -hex 32` prints them; or leave the user out",
+            reason="setting",
+        )
+    return PseudonymKey.parse(key.get_secret_value())
 
 
 def _require_seconds(name: str, value: float) -> None:

@@ -15,6 +15,7 @@ from pydantic import Field, SecretStr, ValidationError, field_validator
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
 from nearkin.core.errors import Misconfigured
+from nearkin.core.pseudonym import PseudonymKey
 from nearkin.ops.addresses import require_target, split_address, split_addresses
 
 
@@ -40,6 +41,12 @@ class Settings(BaseSettings):
     )
 
     redis_url: str = Field("redis://127.0.0.1:6379/0", description="Redis with the feedback counters.")
+
+    pseudonym_key: SecretStr | None = Field(
+        None,
+        description="Key under which producers make pseudonyms of users: `<key id>:<64 hex digits>`, the digits as "
+        "`openssl rand -hex 32` prints them.",
+    )
 
     bundle_path: Path | None = Field(
         None, description="Folder of the encoder bundle; the default bundle where it is not set."
@@ -127,6 +134,13 @@ class Settings(BaseSettings):
             raise ValueError(f"{value!r} does not begin with http:// or https://")
         address = address.removesuffix("/")
         split_address(address if re.search(r":[^\]]*$", address) else f"{address}:6334")
+        return value
+
+    @field_validator("pseudonym_key")
+    @classmethod
+    def _key(cls, value: SecretStr | None) -> SecretStr | None:
+        if value is not None:
+            PseudonymKey.parse(value.get_secret_value())
         return value
 
     @field_validator("qdrant_api_key")
