@@ -6,7 +6,7 @@
 -- ARGV      guard's field, start, end, half-life, landmark, visits, most pairs, pairs after a trim, idle ms, move after;
 --           then for each anchor: visits, number of pairs, and for each pair the candidate and its packed counts
 --
--- Packed counts are a mask of the metrics that are not 0 (16 bits), and a double for each, all little-endian.
+-- Packed counts are a mask of the metrics that were counted (16 bits), and a double for each, all little-endian.
 
 local METRICS, EXPECTED = 13, 1
 local AT_ONCE = 2000  -- values that are unpacked to arguments: Lua's stack holds 8000
@@ -40,28 +40,50 @@ local function layout(mask)
   return known
 end
 
--- Adds packed counts times a power of two to sums by metric.
-local function add(sums, packed, factor)
-  local known = layout(sunpack('<H', packed))
-  local counts = {sunpack(known.format, packed)}
-  for place = 1, #known do
-    local metric = known[place]
-    sums[metric] = (sums[metric] or 0) + counts[place + 1] * factor
-  end
-  return sums
-end
-
-local function pack(sums)
-  local mask, counts = 0, {}
+-- For two masks: their union, its format, and where each of its counts stands in the first and in the second.
+local merges = {}
+local function plan(one, other)
+  local name = one * 65536 + other
+  local known = merges[name]
+  if known then return known end
+  local from_one, from_other, mask = {}, {}, 0
+  for place, metric in ipairs(layout(one)) do from_one[metric] = place + 1 end
+  for place, metric in ipairs(layout(other)) do from_other[metric] = place + 1 end
+  known = {}
   for metric = 0, METRICS - 1 do
-    local sum = sums[metric]
-    if sum and sum > 0 then
+    if from_one[metric] or from_other[metric] then
       mask = mask + ldexp(1, metric)
-      counts[#counts + 1] = sum
+      known[#known + 1] = {from_one[metric] or 0, from_other[metric] or 0}
     end
   end
-  if mask == 0 then return nil end
-  return spack(layout(mask).format, mask, unpack(counts))
+  known.mask, known.format = mask, layout(mask).format
+  merges[name] = known
+  return known
+end
+
+-- Two packed counts, each times a power of two, as one.
+local function add(one, keep, other, scale)
+  local known = plan(sunpack('<H', one), (sunpack('<H', other)))
+  local first = {sunpack(layout(sunpack('<H', one)).format, one)}
+  local second = {sunpack(layout(sunpack('<H', other)).format, other)}
+  local sums = {known.mask}
+  for place = 1, #known do
+    local at = known[place]
+    sums[place + 1] = (first[at[1]] or 0) * keep + (second[at[2]] or 0) * scale
+  end
+  return spack(known.format, unpack(sums))
+end
+
+-- Packed counts times a power of two; nothing where nothing is left of them.
+local function rescale(packed, factor)
+  local known = layout(sunpack('<H', packed))
+  local counts, left = {sunpack(known.format, packed)}, 0
+  for place = 2, #known + 1 do
+    counts[place] = counts[place] * factor
+    left = left + counts[place]
+  end
+  if left == 0 then return nil end
+  return spack(known.format, unpack(counts, 1, #known + 1))
 end
 
 local function strength(packed)
@@ -114,17 +136,17 @@ for number = 2, #KEYS do
     local id, packed = ARGV[place], ARGV[place + 1]
     local before = old[id]
     if before then
-      new[id] = pack(add(add({}, before, keep), packed, scale))
+      new[id] = add(before, keep, packed, scale)
     elseif scale == 1 then
       new[id] = packed
     else
-      new[id] = pack(add({}, packed, scale))
+      new[id] = rescale(packed, scale)
     end
   end
   if moved then
     for id, packed in pairs(old) do
       if not new[id] then
-        new[id] = pack(add({}, packed, keep))
+        new[id] = rescale(packed, keep)
         if not new[id] then removed[#removed + 1] = id end
       end
     end
