@@ -4,6 +4,7 @@ import os
 import subprocess
 import sys
 import threading
+import time
 import types
 
 import pytest
@@ -70,7 +71,7 @@ def test_a_wrong_setting_exits_with_2_and_is_named(nearkin, monkeypatch):
 
 def test_a_broker_out_of_reach_exits_with_3_and_says_what_to_do(nearkin, monkeypatch):
     monkeypatch.setenv("NEARKIN_KAFKA_BOOTSTRAP", f"127.0.0.1:{free_port()}")
-    monkeypatch.setattr("nearkin.cli.delete.require_lanes.__defaults__", (0.1,))
+    monkeypatch.setattr("nearkin.cli.delete.require_topics.__defaults__", (0.1,))
     result = nearkin("delete", "1")
     assert result.exit_code == 3
     assert "nearkin up" in result.output
@@ -146,6 +147,57 @@ class TestPublish:
         result = at_broker("publish", "nowhere.jsonl")
         assert result.exit_code == 2
         assert "nowhere.jsonl: No such file" in result.output
+
+    def test_sends_feedback_and_visits_to_the_topics_of_their_kinds(self, at_broker, records, tmp_path):
+        at = time.time_ns() // 1_000_000
+        events = [
+            {"kind": "interaction", "anchor": "fed", "item_id": "2", "action": "click"},
+            {"kind": "visit", "visit_id": "seen", "visit_kind": "session", "items": ["1", "2"]},
+        ]
+        lines = [json.dumps(event | {"event_id": "e", "occurred_at": at}).encode() for event in events]
+        (tmp_path / "mixed.jsonl").write_bytes(b"\n".join([*lines, b'{"id": "beside", "title": "Mug"}']))
+        result = at_broker("publish", "--bulk", "mixed.jsonl")
+        assert result.exit_code == 0, result.output
+        assert "published 3 events" in result.output
+        assert [one.value for one in records("feedback.v1") if one.key == b"fed"] == lines[:1]
+        assert [one.value for one in records("visits.v1") if one.key == b"seen"] == lines[1:]
+        assert any(one.key == b"beside" for one in records("items-bulk.v1"))
+
+    def test_makes_pseudonyms_of_plain_users_and_refuses_them_otherwise(
+        self, at_broker, records, tmp_path, monkeypatch
+    ):
+        visit = {"kind": "visit", "event_id": "e", "visit_kind": "basket", "items": ["1"], "user": "ann@example.com"}
+        line = json.dumps(visit | {"visit_id": "hers", "occurred_at": time.time_ns() // 1_000_000})
+        (tmp_path / "visits.jsonl").write_text(line)
+        refused = at_broker("publish", "visits.jsonl")
+        assert refused.exit_code == 4
+        assert "<key id>:<32 hex digits>" in " ".join(refused.output.split())
+        monkeypatch.delenv("NEARKIN_SECRETS_DIR", raising=False)
+        without_key = at_broker("publish", "--users", "plain", "visits.jsonl")
+        assert without_key.exit_code == 2
+        assert "NEARKIN_PSEUDONYM_KEY" in without_key.output
+        monkeypatch.setenv("NEARKIN_PSEUDONYM_KEY", "k1:" + "0" * 64)
+        sent = at_broker("publish", "--users", "plain", "visits.jsonl")
+        assert sent.exit_code == 0, sent.output
+        (record,) = [one for one in records("visits.v1") if one.key == b"hers"]
+        assert json.loads(record.value)["user"].startswith("k1:")
+        assert b"ann" not in record.value
+        assert "ann" not in refused.output + without_key.output + sent.output
+
+    def test_replays_an_old_log_on_its_own_clock(self, at_broker, records, tmp_path):
+        visit = {"kind": "visit", "visit_kind": "basket", "items": ["1"]}
+        day = 24 * 3600 * 1000
+        times = {"first": START_MS, "later": START_MS + 90 * day, "late": START_MS + 50 * day}
+        lines = [
+            json.dumps(visit | {"event_id": name, "visit_id": name, "occurred_at": at}) for name, at in times.items()
+        ]
+        (tmp_path / "log.jsonl").write_text("\n".join(lines))
+        assert at_broker("publish", "log.jsonl").exit_code == 4
+        result = at_broker("publish", "--clock", "stream", "--on-error", "skip", "log.jsonl")
+        assert result.exit_code == 4
+        assert "log.jsonl:3: occurred_at: it is older than feedback may be" in " ".join(result.output.split())
+        assert {one.key for one in records("visits.v1")} >= {b"first", b"later"}
+        assert b"late" not in {one.key for one in records("visits.v1")}
 
     def test_every_refused_line_is_named_on_request(self, at_broker, tmp_path):
         (tmp_path / "items.jsonl").write_bytes(b"broken\n" * 30)
@@ -259,7 +311,7 @@ def stack_whose_parts_are_gone(tmp_path):
 
 @pytest.mark.parametrize("command", [["similar", "1"], ["delete", "1"]])
 def test_where_the_stack_runs_nobody_is_told_to_start_it(nearkin, stack_whose_parts_are_gone, monkeypatch, command):
-    monkeypatch.setattr("nearkin.cli.delete.require_lanes.__defaults__", (0.1,))
+    monkeypatch.setattr("nearkin.cli.delete.require_topics.__defaults__", (0.1,))
     result = nearkin(*command)
     assert result.exit_code == 3
     assert "start `nearkin up`" not in result.output

@@ -6,8 +6,9 @@ import click
 
 from nearkin.cli.target import data_option, target
 from nearkin.client.producer import Producer, now_ms
+from nearkin.contracts.topics import ITEMS
 from nearkin.core.item import MAX_VERSION
-from nearkin.ops.topics import require_lanes
+from nearkin.ops.topics import require_topics
 
 
 @click.command()
@@ -26,7 +27,7 @@ def delete(ids: tuple[str, ...], version: int | None, data: Path | None) -> None
     """
     settings = target(data)
     version = now_ms() if version is None else version
-    require_lanes(settings.kafka_bootstrap)
+    require_topics(settings.kafka_bootstrap, [ITEMS])
     with Producer(settings.kafka_bootstrap) as producer:
         outcomes = [(item_id, producer.delete(item_id, version)) for item_id in ids]
         for item_id, outcome in outcomes:

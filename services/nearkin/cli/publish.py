@@ -1,7 +1,7 @@
-"""`nearkin publish`: send items or events from files, each checked before it is sent."""
+"""`nearkin publish`: send items, feedback and visits from files, each checked before it is sent."""
 
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from concurrent.futures import Future
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -11,14 +11,15 @@ import click
 from rich.console import Console
 from rich.progress import BarColumn, Progress, TaskProgressColumn, TextColumn, TimeElapsedColumn
 
-from nearkin.cli.parse_line import parse_line
+from nearkin.cli.parse_line import Outgoing, parse_line
 from nearkin.cli.read_lines import Line, read_lines, reads_once, require_readable
 from nearkin.cli.target import data_option, target
 from nearkin.cli.terminal import terminal
-from nearkin.client.producer import Producer, Published, now_ms
-from nearkin.contracts.topics import ITEMS, ITEMS_BULK
+from nearkin.client.producer import Producer, Published, key_of_settings, now_ms
+from nearkin.contracts.feedback import StreamTime
+from nearkin.contracts.topics import ITEMS, ITEMS_BULK, SOURCES
 from nearkin.core.errors import InvalidEvent, Misconfigured
-from nearkin.ops.topics import require_lanes
+from nearkin.ops.topics import require_topics
 
 #: How many refused lines are named before only their number is told, unless more are asked for.
 NAMED = 20
@@ -77,7 +78,7 @@ class Outcomes:
 @click.command()
 @click.argument("files", metavar="FILE...|-", nargs=-1, required=True)
 @click.option("--rate", type=click.FloatRange(0, min_open=True), help="Events a second; as fast as it goes by default.")
-@click.option("--bulk", is_flag=True, help="Use the lane for first loads, which never delays new items.")
+@click.option("--bulk", is_flag=True, help="Send items on the lane for first loads, which never delays new items.")
 @click.option(
     "--on-error",
     type=click.Choice(["stop", "skip"]),
@@ -95,29 +96,60 @@ class Outcomes:
     metavar="N",
     help="Name so many refused lines, and count the others.",
 )
+@click.option(
+    "--users",
+    type=click.Choice(["pseudonyms", "plain"]),
+    default="pseudonyms",
+    show_default=True,
+    help="What stands in `user` of feedback. pseudonyms: whatever is none is refused; plain: your own ids, of which "
+    "pseudonyms are made under NEARKIN_PSEUDONYM_KEY before anything is sent.",
+)
+@click.option(
+    "--clock",
+    type=click.Choice(["wall", "stream"]),
+    default="wall",
+    show_default=True,
+    help="By which feedback is late or early. wall: this machine's; stream: the newest time that a line told, for logs "
+    "that are replayed in order.",
+)
 @data_option
 def publish(
-    files: tuple[str, ...], rate: float | None, bulk: bool, on_error: str, named: int, data: Path | None
+    files: tuple[str, ...],
+    rate: float | None,
+    bulk: bool,
+    on_error: str,
+    named: int,
+    users: str,
+    clock: str,
+    data: Path | None,
 ) -> None:
-    """Publish items or events from JSON Lines, plain or compressed (gzip, bzip2, xz); - is standard input.
+    """Publish items, feedback and visits from JSON Lines, plain or compressed (gzip, bzip2, xz); - is standard input.
 
-    A line is a whole event of the contract, or an item:
+    A line is a whole event of the contract, which goes to the topic of its kind, or an item:
 
     \b
     {"id": "1", "title": "Red mug", "price": {"amount": 4.5, "currency": "GBP"}, "markets": ["GB"]}
 
     An item's versions are the time in milliseconds where it does not bring content_version and offer_version. Exits
     with 4 where a line was refused. Standard input and pipes cannot be read twice: there, stop ends at the first
-    refused line, and what came before it is published.
+    refused line, and what came before it is published. Nothing consumes feedback and visits yet.
     """  # noqa: D301  # click reads \b
     console = terminal(stderr=True)
     refusals = Refusals(console, named)
     for name in files:
         require_readable(name)
+    pseudonym_key = key_of_settings() if users == "plain" else None
+
+    def parser() -> Callable[[bytes], Outgoing]:
+        """Reads lines from the first on: a stream's clock starts with it."""
+        stream = StreamTime() if clock == "stream" else None
+        return lambda line: parse_line(line, now_ms(), pseudonym_key=pseudonym_key, stream=stream)
+
     if on_error == "stop":
-        _check(files, refusals)
+        _check(files, refusals, parser())
     settings = target(data)
-    require_lanes(settings.kafka_bootstrap)
+    require_topics(settings.kafka_bootstrap, SOURCES)
+    parse = parser()
     outcomes = Outcomes()
     began = time.monotonic()
     try:
@@ -130,13 +162,14 @@ def publish(
                         time.sleep(early)
                     # Stamped when it is sent: a time before the pause would call the item older than it is.
                     try:
-                        key, value = parse_line(line.value, now_ms())
+                        event = parse(line.value)
                     except InvalidEvent as error:
                         refusals.add(line, error)
                         if on_error == "stop":
                             break
                         continue
-                    producer.send(key, value, ITEMS_BULK if bulk else ITEMS).add_done_callback(outcomes.take)
+                    topic = ITEMS_BULK if bulk and event.topic is ITEMS else event.topic
+                    producer.send(event.key, event.value, topic).add_done_callback(outcomes.take)
                     sent += 1
                     outcomes.check()
                     progress.update(task, completed=done_bytes, sent=sent)
@@ -158,12 +191,12 @@ def publish(
         refusals.end("; what came after it was not read" if on_error == "stop" else "")
 
 
-def _check(files: tuple[str, ...], refusals: Refusals) -> None:
+def _check(files: tuple[str, ...], refusals: Refusals, parse: Callable[[bytes], Outgoing]) -> None:
     """Check every line that can be read twice; where one is refused, nothing is sent."""
     for name in files:
         for line in () if reads_once(name) else read_lines(name):
             try:
-                parse_line(line.value, now_ms())
+                parse(line.value)
             except InvalidEvent as error:
                 refusals.add(line, error)
     if refusals.count:

@@ -341,7 +341,7 @@ class Producer:
         if not user.strip():
             raise refused("empty", "user", "it is empty")
         if self._key is None:
-            self._key = _set_key()
+            self._key = key_of_settings()
         try:
             return self._key.pseudonym(user)
         except UnicodeEncodeError:
@@ -472,12 +472,16 @@ def _parsed(key: str) -> PseudonymKey:
         raise _argument("pseudonym_key", str(error), "make the digits with `openssl rand -hex 32`") from None
 
 
-def _set_key() -> PseudonymKey:
-    """The key that the environment or the folder of secrets sets."""
+def key_of_settings() -> PseudonymKey:
+    """The key that the environment or the folder of secrets sets.
+
+    Raises:
+        Misconfigured: neither sets one, or it has not the form of a key.
+    """
     key = load_settings().pseudonym_key
     if key is None:
         raise Misconfigured(
-            "a user is named, and no key makes pseudonyms",
+            "users are named, and no key makes pseudonyms of them",
             field="NEARKIN_PSEUDONYM_KEY",
             remedy=f"set it to {KEY_FORM}, the digits as `openssl rand -hex 32` prints them; or leave the user out",
             reason="setting",

@@ -13,7 +13,7 @@ from kafka import KafkaAdminClient
 from kafka.admin import ConfigResource, ConfigResourceType
 from kafka.errors import KafkaError, TopicAlreadyExistsError
 
-from nearkin.contracts.topics import ITEMS, ITEMS_BULK, TOPICS, Topic
+from nearkin.contracts.topics import TOPICS, Topic
 from nearkin.core.errors import Misconfigured, Unavailable
 from nearkin.ops.reach import require_broker
 
@@ -97,8 +97,8 @@ def apply_topics(bootstrap: str, partitions: int, replication: int, timeout_s: f
     return _visit(bootstrap, partitions, replication, timeout_s, create=True)
 
 
-def require_lanes(bootstrap: str, timeout_s: float = 10) -> None:
-    """Refuse to publish where an item topic is missing: some brokers would make one of their own.
+def require_topics(bootstrap: str, topics: Sequence[Topic], timeout_s: float = 10) -> None:
+    """Refuse to publish where a topic is missing: some brokers would make one of their own.
 
     Raises:
         Misconfigured: names the topic.
@@ -106,10 +106,10 @@ def require_lanes(bootstrap: str, timeout_s: float = 10) -> None:
     """
     with _connected(bootstrap, timeout_s) as admin:
         missing = {topic.name for topic in _missing(admin)}
-    for lane in (ITEMS, ITEMS_BULK):
-        if lane.name in missing:
+    for topic in topics:
+        if topic.name in missing:
             raise Misconfigured(
-                "the topic is not there", field=lane.name, remedy="run `nearkin topics apply`", reason="topics"
+                "the topic is not there", field=topic.name, remedy="run `nearkin topics apply`", reason="topics"
             )
 
 
