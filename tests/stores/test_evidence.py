@@ -3,6 +3,7 @@
 import asyncio
 import itertools
 import random
+import re
 import uuid
 from collections import Counter, defaultdict
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Sequence
@@ -10,6 +11,16 @@ from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Sequen
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
+from redis import exceptions
+from redis.exceptions import (
+    AuthenticationError,
+    BusyLoadingError,
+    NoPermissionError,
+    OutOfMemoryError,
+    ReadOnlyError,
+    RedisError,
+    ResponseError,
+)
 
 from nearkin.core.errors import Misconfigured, Unavailable
 from nearkin.core.evidence import (
@@ -421,6 +432,37 @@ class TestRedis:
             redis.configure(maxmemory="0")
         assert await store.apply([batch(1, 2, click())]) == [Outcome(Effect.APPLIED, 2)]
         assert await clicks(store) == {"x": 2}
+
+    @pytest.mark.parametrize(
+        ("error", "meaning"),
+        [
+            (OutOfMemoryError("command not allowed"), "no memory left"),
+            (ResponseError("MISCONF Redis is configured to save"), "cannot write to its disk"),
+            (ReadOnlyError("You can't write"), "a replica, which takes no writes"),
+            (BusyLoadingError("Redis is loading"), "it loads its data"),
+            (ResponseError("BUSY Redis is busy"), "busy with a script"),
+            (exceptions.TimeoutError("secret"), "TimeoutError$"),
+        ],
+    )
+    def test_what_passes_is_told_as_unavailable_in_words_of_our_own(self, error: RedisError, meaning: str) -> None:
+        told = evidence.translated(error)
+        assert isinstance(told, Unavailable)
+        assert re.search(meaning, str(told))
+        assert str(error) not in str(told)
+
+    @pytest.mark.parametrize(
+        ("error", "remedy"),
+        [
+            (AuthenticationError("WRONGPASS secret"), "give a user that may run scripts"),
+            (NoPermissionError("this user has no permissions"), "give a user that may run scripts"),
+            (ResponseError("unknown command secret"), "version 6.2 or newer"),
+        ],
+    )
+    def test_what_stays_is_told_with_its_remedy(self, error: RedisError, remedy: str) -> None:
+        told = evidence.translated(error)
+        assert isinstance(told, Misconfigured)
+        assert remedy in told.remedy
+        assert "secret" not in str(told)
 
     async def test_a_script_that_fails_half_way_has_written_nothing(
         self, redis: RedisProcess, store: RedisEvidence

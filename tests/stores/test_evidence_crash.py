@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from nearkin.core.errors import Unavailable
-from nearkin.core.evidence import AnchorDelta, Effect, EvidenceRules, Metric, ShardBatch, Source
+from nearkin.core.evidence import AnchorDelta, EvidenceRules, Metric, ShardBatch, Source
 from nearkin.core.ports import EvidenceStore
 from nearkin.ops.settings import Settings
 from nearkin.stores.evidence import connect
@@ -39,7 +39,6 @@ async def publish(store: EvidenceStore, anchor: str, stopped: asyncio.Event, tol
                 guards = await store.read_guards(Source(SOURCE.topic_id, ANCHORS.index(anchor)))
                 start = guards[shard_of(anchor)]
             (outcome,) = await store.apply([events(anchor, start)])
-            assert outcome.effect is not Effect.MISMATCH
             start = told[anchor] = outcome.guard
         except Unavailable:
             start = None
@@ -82,13 +81,14 @@ async def test_a_killed_redis_comes_back_with_guards_that_tell_its_counters(tmp_
                 assert not any(publisher.done() for publisher in publishers)
             await asyncio.sleep(pause.uniform(0, 0.5))
             redis.kill()
-            # What was told as applied by then is in the file: the process died, not the machine.
             at_least = dict(told)
             await asyncio.to_thread(redis.start)
-            reader = connect(Settings(redis_url=redis.url), RULES)
-            guards = (await reader.read_guards(Source(SOURCE.topic_id, 0)))[shard_of("a")]
-            assert guards >= at_least["a"]
-            await reader.close()
+            if appendfsync == "always":
+                # With everysec it answers before it writes while its disk is busy, so a moment may be gone: the guard
+                # says so, and the events come again.
+                for number, anchor in enumerate(ANCHORS):
+                    guards = await store.read_guards(Source(SOURCE.topic_id, number))
+                    assert guards[shard_of(anchor)] >= at_least[anchor]
         stopped.set()
         await asyncio.gather(*publishers)
         guards = await check(store)

@@ -10,6 +10,7 @@ comes. A shard's keys share a hash tag, so a cluster keeps them in one place. Wh
 docs/decisions/0007-evidence-in-redis.md.
 """
 
+import re
 from collections.abc import Sequence
 from functools import lru_cache
 from hashlib import sha1
@@ -21,7 +22,18 @@ import numpy as np
 from redis import asyncio as redis
 from redis.asyncio.retry import Retry
 from redis.backoff import NoBackoff
-from redis.exceptions import AuthenticationError, NoPermissionError, NoScriptError, RedisError, ResponseError
+from redis.exceptions import (
+    AuthenticationError,
+    BusyLoadingError,
+    ClusterDownError,
+    NoPermissionError,
+    NoScriptError,
+    OutOfMemoryError,
+    ReadOnlyError,
+    RedisError,
+    ResponseError,
+    TryAgainError,
+)
 
 from nearkin.core.errors import Misconfigured, NearkinError, Unavailable
 from nearkin.core.evidence import (
@@ -52,7 +64,8 @@ _SCRIPT_ID = sha1(_SCRIPT, usedforsecurity=False).hexdigest()
 _TOTAL = Struct("<id")
 _MASK = Struct("<H")
 
-#: What a refusal is known to mean for now; scripts quote it in the midst of their own words.
+#: What a refusal is known to mean for now. Its word stands in the text, in the midst of a script's own words too, or
+#: redis-py has made a class of it.
 _REFUSALS = {
     "OOM": "it has no memory left; raise its maxmemory, writes resume by themselves",
     "MISCONF": "it cannot write to its disk; free some space, writes resume by themselves",
@@ -62,6 +75,13 @@ _REFUSALS = {
     "NOREPLICAS": "too few replicas are there",
     "CLUSTERDOWN": "the cluster does not serve this shard",
     "TRYAGAIN": "the cluster moves this shard",
+}
+_WORDS: dict[type[RedisError], str] = {
+    OutOfMemoryError: "OOM",
+    ReadOnlyError: "READONLY",
+    BusyLoadingError: "LOADING",
+    ClusterDownError: "CLUSTERDOWN",
+    TryAgainError: "TRYAGAIN",
 }
 
 
@@ -96,9 +116,9 @@ def translated(error: RedisError) -> NearkinError:
             field="NEARKIN_REDIS_URL",
             remedy="give a user that may run scripts and INFO, and write keys that begin with nk:",
         )
-    text = str(error)
+    said = {_WORDS.get(type(error)), *re.findall("[A-Z]+", str(error))}
     for word, meaning in _REFUSALS.items():
-        if word in text:
+        if word in said:
             return Unavailable("evidence", meaning)
     if isinstance(error, ResponseError):
         return Misconfigured(
