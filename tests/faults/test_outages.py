@@ -109,7 +109,7 @@ def test_an_index_without_disk_space_takes_nothing_more_and_goes_on_once_there_i
     parts.start(parts.index)
     until(lambda: parts.lookup.is_ready, "look-ups are served from what is there")
     parts.streams.publish(stream[half:])
-    until(lambda: "No space left" in parts.live.waits_for("engine"), "the indexer says what is wrong")
+    until(lambda: "no space left on its disk" in parts.live.waits_for("engine"), "the indexer says what is wrong")
     assert parts.streams.committed("live") == acknowledged
 
     parts.index.stop()
