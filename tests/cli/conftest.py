@@ -13,6 +13,7 @@ def nearkin(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     for name in ("KAFKA_BOOTSTRAP", "LOOKUP_ADDRESS", "LOOKUP_LISTEN", "UP_DATA"):
         monkeypatch.delenv(f"NEARKIN_{name}", raising=False)
+    monkeypatch.delenv("COLUMNS", raising=False)  # a runner of tests may have set it, and then it is heeded
 
     def run(*arguments: str, input: bytes | None = None):  # noqa: A002
         return CliRunner().invoke(main, arguments, input=input)

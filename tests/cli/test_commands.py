@@ -325,8 +325,7 @@ def test_where_the_environment_names_another_service_it_is_not_taken_for_the_sta
     assert "start `nearkin up`" in nearkin("similar", "1").output
 
 
-def test_lines_are_not_broken_where_a_program_reads_them(at_broker, tmp_path, monkeypatch):
-    monkeypatch.delenv("COLUMNS", raising=False)  # a runner of tests may have set it, and then it is heeded
+def test_lines_are_not_broken_where_a_program_reads_them(at_broker, tmp_path):
     (tmp_path / "items.jsonl").write_bytes(b'{"id": "1", "a name that is no field of an item": "Green mug"}\n')
     said = at_broker("publish", "items.jsonl").output
     (refused,) = [line for line in said.splitlines() if line.startswith("refused items.jsonl:1")]
