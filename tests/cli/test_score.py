@@ -1,4 +1,5 @@
 import json
+import sys
 
 import pytest
 
@@ -116,3 +117,13 @@ def test_a_folder_that_cannot_be_written_is_named(nearkin, tmp_path):
     result = nearkin("split", "log.csv", "file/shop", "--cut", "2011-10-01")
     assert result.exit_code == 2, result.output
     assert "file/shop: Not a directory" in result.output
+
+
+def test_a_command_whose_libraries_are_not_installed_says_what_to_install(nearkin, tmp_path, monkeypatch):
+    write_log(tmp_path)
+    for name in [name for name in sys.modules if name.startswith("nearkin.learning")]:
+        monkeypatch.delitem(sys.modules, name)
+    monkeypatch.setitem(sys.modules, "numpy", None)  # as import finds it where it is not installed
+    result = nearkin("split", "log.csv", "shop", "--cut", "2011-10-01")
+    assert result.exit_code == 2
+    assert "this command needs numpy, which is not installed; install nearkin[embedded]" in result.output

@@ -74,6 +74,18 @@ class Commands(click.Group):
                 return super().invoke(context)
         except NearkinError as error:
             raise Told(error, context) from error
+        except (
+            ModuleNotFoundError
+        ) as missing:  # installed without extras, to publish and look up
+            if missing.name is None or missing.name.partition(".")[0] == "nearkin":
+                raise
+            needs = Misconfigured(
+                f"this command needs {missing.name}, which is not installed",
+                field="nearkin",
+                remedy="install nearkin[embedded], which has what every command needs",
+                reason="not_installed",
+            )
+            raise Told(needs, context) from missing
         except KeyboardInterrupt:
             click.echo("interrupted", err=True)
             raise click.exceptions.Exit(INTERRUPTED) from None
