@@ -74,9 +74,7 @@ class Commands(click.Group):
                 return super().invoke(context)
         except NearkinError as error:
             raise Told(error, context) from error
-        except (
-            ModuleNotFoundError
-        ) as missing:  # installed without extras, to publish and look up
+        except ModuleNotFoundError as missing:  # installed without extras, to publish and look up
             if missing.name is None or missing.name.partition(".")[0] == "nearkin":
                 raise
             needs = Misconfigured(
