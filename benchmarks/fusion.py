@@ -121,13 +121,13 @@ def scheme(changes: dict[str, Any]) -> Iterator[None]:
     before = {name: getattr(lexical, name) for name in changes}
     for name, value in changes.items():
         setattr(lexical, name, value)
-    lexical._hash_word.cache_clear()  # noqa: SLF001
+    lexical._hash_word.cache_clear()  # noqa: SLF001  # other hashes are tried
     try:
         yield
     finally:
         for name, value in before.items():
             setattr(lexical, name, value)
-        lexical._hash_word.cache_clear()  # noqa: SLF001
+        lexical._hash_word.cache_clear()  # noqa: SLF001  # other hashes are tried
 
 
 def lexical_scores(texts: list[str], rows: list[int]) -> tuple[Scores, float]:

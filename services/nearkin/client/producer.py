@@ -157,14 +157,14 @@ class Producer:
             InvalidEvent: the event breaks the contract, or an argument has a wrong type; nothing was sent.
             PermanentError: this producer is closed.
         """
-        at = self._clock() if occurred_at is None else occurred_at
+        event_id, at = self._stamp(event_id, occurred_at)
         if offer is not None and offer_version is None:
             offer_version = at
         key, value = encode_upserted(
             item_id,
             content,
             at if content_version is None else content_version,
-            event_id=event_id or str(uuid.uuid4()),
+            event_id=event_id,
             occurred_at=at,
             offer=offer,
             offer_version=offer_version,
@@ -182,12 +182,12 @@ class Producer:
         bulk: bool = False,
     ) -> "Future[Published]":
         """Say what an item costs and where it is sold; arguments and errors as `upsert`."""
-        at = self._clock() if occurred_at is None else occurred_at
+        event_id, at = self._stamp(event_id, occurred_at)
         key, value = encode_offered(
             item_id,
             offer,
             at if offer_version is None else offer_version,
-            event_id=event_id or str(uuid.uuid4()),
+            event_id=event_id,
             occurred_at=at,
         )
         return self.send(key, value, ITEMS_BULK if bulk else ITEMS)
@@ -202,10 +202,8 @@ class Producer:
         bulk: bool = False,
     ) -> "Future[Published]":
         """Say that an item is gone, as far as versions up to `version` say; arguments and errors as `upsert`."""
-        at = self._clock() if occurred_at is None else occurred_at
-        key, value = encode_deleted(
-            item_id, at if version is None else version, event_id=event_id or str(uuid.uuid4()), occurred_at=at
-        )
+        event_id, at = self._stamp(event_id, occurred_at)
+        key, value = encode_deleted(item_id, at if version is None else version, event_id=event_id, occurred_at=at)
         return self.send(key, value, ITEMS_BULK if bulk else ITEMS)
 
     def impressions(
@@ -239,9 +237,10 @@ class Producer:
             Misconfigured: `user` is given, and no key is set.
             PermanentError: this producer is closed.
         """
+        event_id, at = self._stamp(event_id, occurred_at)
         event = Impressions(
-            event_id=event_id or str(uuid.uuid4()),
-            occurred_at=self._clock() if occurred_at is None else occurred_at,
+            event_id=event_id,
+            occurred_at=at,
             anchor=anchor,
             request_id=request_id,
             surface=surface,
@@ -279,9 +278,10 @@ class Producer:
             event_id: names the event.
             occurred_at: milliseconds since the epoch; now by default.
         """
+        event_id, at = self._stamp(event_id, occurred_at)
         event = Interaction(
-            event_id=event_id or str(uuid.uuid4()),
-            occurred_at=self._clock() if occurred_at is None else occurred_at,
+            event_id=event_id,
+            occurred_at=at,
             anchor=anchor,
             item_id=item_id,
             action=action,
@@ -314,15 +314,20 @@ class Producer:
             event_id: names the event.
             occurred_at: milliseconds since the epoch; now by default.
         """
+        event_id, at = self._stamp(event_id, occurred_at)
         event = Visit(
-            event_id=event_id or str(uuid.uuid4()),
-            occurred_at=self._clock() if occurred_at is None else occurred_at,
+            event_id=event_id,
+            occurred_at=at,
             visit_id=visit_id,
             kind=kind,
             items=_listed(items, "items"),
             user=self._pseudonym(user, pseudonym),
         )
         return self._send_timely(event, encode_visit(event), VISITS)
+
+    def _stamp(self, event_id: str | None, occurred_at: int | None) -> tuple[str, int]:
+        """An event's id and time, where the caller leaves them out."""
+        return event_id or str(uuid.uuid4()), self._clock() if occurred_at is None else occurred_at
 
     def _send_timely(
         self, event: Impressions | Interaction | Visit, record: tuple[bytes, bytes], topic: Topic
