@@ -1,0 +1,104 @@
+"""The candidates of one look-up before they are ranked: who named each of them, and all that is known to rank it by."""
+
+from dataclasses import dataclass
+from enum import StrEnum
+
+import numpy as np
+from numpy.typing import NDArray
+
+from nearkin.core.item import Availability
+
+Array = NDArray[np.float64]
+
+
+class CandidateSource(StrEnum):
+    """Who named a candidate."""
+
+    CONTENT = "content"  # the search by meaning
+    LEXICAL = "lexical"  # the search by words
+    PAIRS = "pairs"  # what people did with it beside this anchor
+    CO_VISITS = "co_visits"  # visits that hold both
+    POPULAR = "popular"  # what is visited most in the anchor's category
+    PINNED = "pinned"  # a rule
+    EXPLORED = "explored"  # the last draw
+
+
+@dataclass(frozen=True, slots=True)
+class Source:
+    """What one source said of a candidate: its score there (scores of two sources do not compare), its rank, from 1."""
+
+    name: CandidateSource
+    score: float
+    rank: int
+
+
+@dataclass(frozen=True, slots=True)
+class ItemFacts:
+    """What ranking and rules need to know of an item; the index keeps it beside the whole item.
+
+    Attributes:
+        id: the item's id.
+        title: its title.
+        categories: the keys of its whole category paths (`contracts.stored.category_key`).
+        price: of the offer in force; None where it has none.
+        currency: of the price, ISO 4217.
+        availability: of the offer in force.
+        markets: where it is sold; none means everywhere.
+        maker: who makes it.
+        variant_group: what it shares with the other variants of one product; empty where it is none.
+        first_seen: when the oldest event of it that the index knows occurred, in milliseconds; 0 where not known.
+        sketch: signs of random projections of its dense vector (`core.sketch`); empty where it is not known.
+    """
+
+    id: str
+    title: str = ""
+    categories: tuple[str, ...] = ()
+    price: float | None = None
+    currency: str = ""
+    availability: Availability = Availability.IN_STOCK
+    markets: tuple[str, ...] = ()
+    maker: str = ""
+    variant_group: str = ""
+    first_seen: int = 0
+    sketch: bytes = b""
+
+
+@dataclass(frozen=True, slots=True)
+class AnchorContext:
+    """What is known of the anchor of a look-up.
+
+    Attributes:
+        facts: of the anchor; None where it is not in the index.
+        visits: its marginal, decayed to the moment of the look-up.
+        all_visits: of all items, decayed to the same moment.
+        at_ms: the moment, on the clock in force.
+    """
+
+    facts: ItemFacts | None
+    visits: float
+    all_visits: float
+    at_ms: int
+
+
+@dataclass(frozen=True, slots=True)
+class Candidates:
+    """The candidates of one look-up as columns, a row for each; distinct, and never the anchor.
+
+    Attributes:
+        facts: (n) of each.
+        sources: (n) who named it.
+        content: (n,) cosine of its dense vector with the anchor's; NaN where it is not known.
+        lexical: (n,) its score by words; 0 where the search did not return it.
+        counts: (n, metrics) what people did with the pair, by `evidence.Metric`, decayed.
+        visits: (n,) its marginal, decayed.
+    """
+
+    facts: tuple[ItemFacts, ...]
+    sources: tuple[tuple[Source, ...], ...]
+    content: Array
+    lexical: Array
+    counts: Array
+    visits: Array
+
+    def __len__(self) -> int:
+        return len(self.facts)
