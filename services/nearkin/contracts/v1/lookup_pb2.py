@@ -24,7 +24,7 @@ _sym_db = _symbol_database.Default()
 
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n!nearkin/contracts/v1/lookup.proto\x12\x14nearkin.contracts.v1\"W\n\x06\x41nchor\x12\x11\n\x07item_id\x18\x01 \x01(\tH\x00\x12\x30\n\x07\x63ontent\x18\x02 \x01(\x0b\x32\x1d.nearkin.contracts.v1.ContentH\x00\x42\x08\n\x06\x61nchor\"\x1d\n\x0c\x43\x61tegoryPath\x12\r\n\x05names\x18\x01 \x03(\t\"\x8a\x02\n\x07\x43ontent\x12\r\n\x05title\x18\x01 \x01(\t\x12\x13\n\x0b\x64\x65scription\x18\x02 \x01(\t\x12\x10\n\x08language\x18\x03 \x01(\t\x12\x36\n\ncategories\x18\x04 \x03(\x0b\x32\".nearkin.contracts.v1.CategoryPath\x12\x0c\n\x04tags\x18\x05 \x03(\t\x12\x41\n\nattributes\x18\x06 \x03(\x0b\x32-.nearkin.contracts.v1.Content.AttributesEntry\x12\r\n\x05maker\x18\x07 \x01(\t\x1a\x31\n\x0f\x41ttributesEntry\x12\x0b\n\x03key\x18\x01 \x01(\t\x12\r\n\x05value\x18\x02 \x01(\t:\x02\x38\x01\"T\n\nPriceRange\x12\x10\n\x08\x63urrency\x18\x01 \x01(\t\x12\x10\n\x03low\x18\x02 \x01(\x01H\x00\x88\x01\x01\x12\x11\n\x04high\x18\x03 \x01(\x01H\x01\x88\x01\x01\x42\x06\n\x04_lowB\x07\n\x05_high\"\xc2\x03\n\x06\x46ilter\x12:\n\x0e\x63\x61tegories_any\x18\x01 \x03(\x0b\x32\".nearkin.contracts.v1.CategoryPath\x12:\n\x0e\x63\x61tegories_all\x18\x02 \x03(\x0b\x32\".nearkin.contracts.v1.CategoryPath\x12;\n\x0f\x63\x61tegory_prefix\x18\x03 \x01(\x0b\x32\".nearkin.contracts.v1.CategoryPath\x12\x10\n\x08tags_any\x18\x04 \x03(\t\x12\x10\n\x08tags_all\x18\x05 \x03(\t\x12@\n\nattributes\x18\x06 \x03(\x0b\x32,.nearkin.contracts.v1.Filter.AttributesEntry\x12/\n\x05price\x18\x07 \x01(\x0b\x32 .nearkin.contracts.v1.PriceRange\x12\x14\n\x0c\x61vailability\x18\x08 \x03(\t\x12\x0e\n\x06market\x18\t \x01(\t\x12\x13\n\x0b\x65xclude_ids\x18\n \x03(\t\x1a\x31\n\x0f\x41ttributesEntry\x12\x0b\n\x03key\x18\x01 \x01(\t\x12\r\n\x05value\x18\x02 \x01(\t:\x02\x38\x01\"\xcb\x01\n\x12\x46indSimilarRequest\x12,\n\x06\x61nchor\x18\x01 \x01(\x0b\x32\x1c.nearkin.contracts.v1.Anchor\x12\x0e\n\x01k\x18\x02 \x01(\x05H\x00\x88\x01\x01\x12,\n\x06\x66ilter\x18\x03 \x01(\x0b\x32\x1c.nearkin.contracts.v1.Filter\x12\x32\n\tretrieval\x18\x04 \x01(\x0e\x32\x1f.nearkin.contracts.v1.Retrieval\x12\x0f\n\x07\x65xplain\x18\x05 \x01(\x08\x42\x04\n\x02_k\"3\n\x06Source\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\r\n\x05score\x18\x02 \x01(\x01\x12\x0c\n\x04rank\x18\x03 \x01(\x05\"i\n\tNeighbour\x12\x0f\n\x07item_id\x18\x01 \x01(\t\x12\r\n\x05score\x18\x02 \x01(\x01\x12\r\n\x05title\x18\x03 \x01(\t\x12-\n\x07sources\x18\x04 \x03(\x0b\x32\x1c.nearkin.contracts.v1.Source\"n\n\x13\x46indSimilarResponse\x12\x33\n\nneighbours\x18\x01 \x03(\x0b\x32\x1f.nearkin.contracts.v1.Neighbour\x12\x12\n\ncollection\x18\x02 \x01(\t\x12\x0e\n\x06\x62undle\x18\x03 \x01(\t\"U\n\x17\x46indSimilarBatchRequest\x12:\n\x08requests\x18\x01 \x03(\x0b\x32(.nearkin.contracts.v1.FindSimilarRequest\"\x8e\x01\n\x11\x46indSimilarResult\x12=\n\x08response\x18\x01 \x01(\x0b\x32).nearkin.contracts.v1.FindSimilarResponseH\x00\x12\x30\n\x07\x66\x61ilure\x18\x02 \x01(\x0b\x32\x1d.nearkin.contracts.v1.FailureH\x00\x42\x08\n\x06result\"(\n\x07\x46\x61ilure\x12\x0c\n\x04\x63ode\x18\x01 \x01(\x05\x12\x0f\n\x07message\x18\x02 \x01(\t\"T\n\x18\x46indSimilarBatchResponse\x12\x38\n\x07results\x18\x01 \x03(\x0b\x32\'.nearkin.contracts.v1.FindSimilarResult\"#\n\x0fGetItemsRequest\x12\x10\n\x08item_ids\x18\x01 \x03(\t\"\x88\x02\n\x0bIndexedItem\x12\x0f\n\x07item_id\x18\x01 \x01(\t\x12\x30\n\x06status\x18\x02 \x01(\x0e\x32 .nearkin.contracts.v1.ItemStatus\x12\x1c\n\x0f\x63ontent_version\x18\x03 \x01(\x03H\x00\x88\x01\x01\x12\x1a\n\roffer_version\x18\x04 \x01(\x03H\x01\x88\x01\x01\x12\x1c\n\x0f\x64\x65leted_version\x18\x05 \x01(\x03H\x02\x88\x01\x01\x12\r\n\x05title\x18\x06 \x01(\t\x12\x15\n\rindexed_at_ms\x18\x07 \x01(\x03\x42\x12\n\x10_content_versionB\x10\n\x0e_offer_versionB\x12\n\x10_deleted_version\"h\n\x10GetItemsResponse\x12\x30\n\x05items\x18\x01 \x03(\x0b\x32!.nearkin.contracts.v1.IndexedItem\x12\x12\n\ncollection\x18\x02 \x01(\t\x12\x0e\n\x06\x62undle\x18\x03 \x01(\t*g\n\tRetrieval\x12\x19\n\x15RETRIEVAL_UNSPECIFIED\x10\x00\x12\x13\n\x0fRETRIEVAL_FUSED\x10\x01\x12\x13\n\x0fRETRIEVAL_DENSE\x10\x02\x12\x15\n\x11RETRIEVAL_LEXICAL\x10\x03*\xa5\x01\n\nItemStatus\x12\x1b\n\x17ITEM_STATUS_UNSPECIFIED\x10\x00\x12\x17\n\x13ITEM_STATUS_UNKNOWN\x10\x01\x12\x17\n\x13ITEM_STATUS_VISIBLE\x10\x02\x12\x16\n\x12ITEM_STATUS_HIDDEN\x10\x03\x12\x17\n\x13ITEM_STATUS_DELETED\x10\x04\x12\x17\n\x13ITEM_STATUS_PENDING\x10\x05\x32\xc1\x02\n\rLookupService\x12\x62\n\x0b\x46indSimilar\x12(.nearkin.contracts.v1.FindSimilarRequest\x1a).nearkin.contracts.v1.FindSimilarResponse\x12q\n\x10\x46indSimilarBatch\x12-.nearkin.contracts.v1.FindSimilarBatchRequest\x1a..nearkin.contracts.v1.FindSimilarBatchResponse\x12Y\n\x08GetItems\x12%.nearkin.contracts.v1.GetItemsRequest\x1a&.nearkin.contracts.v1.GetItemsResponseb\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n!nearkin/contracts/v1/lookup.proto\x12\x14nearkin.contracts.v1\"W\n\x06\x41nchor\x12\x11\n\x07item_id\x18\x01 \x01(\tH\x00\x12\x30\n\x07\x63ontent\x18\x02 \x01(\x0b\x32\x1d.nearkin.contracts.v1.ContentH\x00\x42\x08\n\x06\x61nchor\"\x1d\n\x0c\x43\x61tegoryPath\x12\r\n\x05names\x18\x01 \x03(\t\"\x8a\x02\n\x07\x43ontent\x12\r\n\x05title\x18\x01 \x01(\t\x12\x13\n\x0b\x64\x65scription\x18\x02 \x01(\t\x12\x10\n\x08language\x18\x03 \x01(\t\x12\x36\n\ncategories\x18\x04 \x03(\x0b\x32\".nearkin.contracts.v1.CategoryPath\x12\x0c\n\x04tags\x18\x05 \x03(\t\x12\x41\n\nattributes\x18\x06 \x03(\x0b\x32-.nearkin.contracts.v1.Content.AttributesEntry\x12\r\n\x05maker\x18\x07 \x01(\t\x1a\x31\n\x0f\x41ttributesEntry\x12\x0b\n\x03key\x18\x01 \x01(\t\x12\r\n\x05value\x18\x02 \x01(\t:\x02\x38\x01\"T\n\nPriceRange\x12\x10\n\x08\x63urrency\x18\x01 \x01(\t\x12\x10\n\x03low\x18\x02 \x01(\x01H\x00\x88\x01\x01\x12\x11\n\x04high\x18\x03 \x01(\x01H\x01\x88\x01\x01\x42\x06\n\x04_lowB\x07\n\x05_high\"\xc2\x03\n\x06\x46ilter\x12:\n\x0e\x63\x61tegories_any\x18\x01 \x03(\x0b\x32\".nearkin.contracts.v1.CategoryPath\x12:\n\x0e\x63\x61tegories_all\x18\x02 \x03(\x0b\x32\".nearkin.contracts.v1.CategoryPath\x12;\n\x0f\x63\x61tegory_prefix\x18\x03 \x01(\x0b\x32\".nearkin.contracts.v1.CategoryPath\x12\x10\n\x08tags_any\x18\x04 \x03(\t\x12\x10\n\x08tags_all\x18\x05 \x03(\t\x12@\n\nattributes\x18\x06 \x03(\x0b\x32,.nearkin.contracts.v1.Filter.AttributesEntry\x12/\n\x05price\x18\x07 \x01(\x0b\x32 .nearkin.contracts.v1.PriceRange\x12\x14\n\x0c\x61vailability\x18\x08 \x03(\t\x12\x0e\n\x06market\x18\t \x01(\t\x12\x13\n\x0b\x65xclude_ids\x18\n \x03(\t\x1a\x31\n\x0f\x41ttributesEntry\x12\x0b\n\x03key\x18\x01 \x01(\t\x12\r\n\x05value\x18\x02 \x01(\t:\x02\x38\x01\"\xe8\x02\n\x12\x46indSimilarRequest\x12,\n\x06\x61nchor\x18\x01 \x01(\x0b\x32\x1c.nearkin.contracts.v1.Anchor\x12\x0e\n\x01k\x18\x02 \x01(\x05H\x00\x88\x01\x01\x12,\n\x06\x66ilter\x18\x03 \x01(\x0b\x32\x1c.nearkin.contracts.v1.Filter\x12\x32\n\tretrieval\x18\x04 \x01(\x0e\x32\x1f.nearkin.contracts.v1.Retrieval\x12\x0f\n\x07\x65xplain\x18\x05 \x01(\x08\x12.\n\x07ranking\x18\x06 \x01(\x0e\x32\x1d.nearkin.contracts.v1.Ranking\x12\x12\n\nrequest_id\x18\x07 \x01(\t\x12\x0f\n\x07surface\x18\x08 \x01(\t\x12\x16\n\x0eno_exploration\x18\t \x01(\x08\x12\x12\n\npinned_ids\x18\n \x03(\t\x12\x1a\n\x12popular_if_unknown\x18\x0b \x01(\x08\x42\x04\n\x02_k\"3\n\x06Source\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\r\n\x05score\x18\x02 \x01(\x01\x12\x0c\n\x04rank\x18\x03 \x01(\x05\"\xa6\x01\n\tNeighbour\x12\x0f\n\x07item_id\x18\x01 \x01(\t\x12\r\n\x05score\x18\x02 \x01(\x01\x12\r\n\x05title\x18\x03 \x01(\t\x12-\n\x07sources\x18\x04 \x03(\x0b\x32\x1c.nearkin.contracts.v1.Source\x12\x12\n\npropensity\x18\x05 \x01(\x01\x12\x10\n\x08\x66\x65\x61tures\x18\x06 \x03(\x01\x12\x15\n\rcontributions\x18\x07 \x03(\x01\">\n\x05Moved\x12\x0f\n\x07item_id\x18\x01 \x01(\t\x12\n\n\x02\x62y\x18\x02 \x01(\t\x12\x0c\n\x04\x66rom\x18\x03 \x01(\x05\x12\n\n\x02to\x18\x04 \x01(\x05\"\xf6\x01\n\x13\x46indSimilarResponse\x12\x33\n\nneighbours\x18\x01 \x03(\x0b\x32\x1f.nearkin.contracts.v1.Neighbour\x12\x12\n\ncollection\x18\x02 \x01(\t\x12\x0e\n\x06\x62undle\x18\x03 \x01(\t\x12\x12\n\nrequest_id\x18\x04 \x01(\t\x12\x10\n\x08\x64\x65graded\x18\x05 \x03(\t\x12\x0f\n\x07ranking\x18\x06 \x01(\t\x12\x15\n\rfeature_names\x18\x07 \x03(\t\x12*\n\x05moved\x18\x08 \x03(\x0b\x32\x1b.nearkin.contracts.v1.Moved\x12\x0c\n\x04\x64raw\x18\t \x01(\t\"U\n\x17\x46indSimilarBatchRequest\x12:\n\x08requests\x18\x01 \x03(\x0b\x32(.nearkin.contracts.v1.FindSimilarRequest\"\x8e\x01\n\x11\x46indSimilarResult\x12=\n\x08response\x18\x01 \x01(\x0b\x32).nearkin.contracts.v1.FindSimilarResponseH\x00\x12\x30\n\x07\x66\x61ilure\x18\x02 \x01(\x0b\x32\x1d.nearkin.contracts.v1.FailureH\x00\x42\x08\n\x06result\"(\n\x07\x46\x61ilure\x12\x0c\n\x04\x63ode\x18\x01 \x01(\x05\x12\x0f\n\x07message\x18\x02 \x01(\t\"T\n\x18\x46indSimilarBatchResponse\x12\x38\n\x07results\x18\x01 \x03(\x0b\x32\'.nearkin.contracts.v1.FindSimilarResult\"#\n\x0fGetItemsRequest\x12\x10\n\x08item_ids\x18\x01 \x03(\t\"\x88\x02\n\x0bIndexedItem\x12\x0f\n\x07item_id\x18\x01 \x01(\t\x12\x30\n\x06status\x18\x02 \x01(\x0e\x32 .nearkin.contracts.v1.ItemStatus\x12\x1c\n\x0f\x63ontent_version\x18\x03 \x01(\x03H\x00\x88\x01\x01\x12\x1a\n\roffer_version\x18\x04 \x01(\x03H\x01\x88\x01\x01\x12\x1c\n\x0f\x64\x65leted_version\x18\x05 \x01(\x03H\x02\x88\x01\x01\x12\r\n\x05title\x18\x06 \x01(\t\x12\x15\n\rindexed_at_ms\x18\x07 \x01(\x03\x42\x12\n\x10_content_versionB\x10\n\x0e_offer_versionB\x12\n\x10_deleted_version\"h\n\x10GetItemsResponse\x12\x30\n\x05items\x18\x01 \x03(\x0b\x32!.nearkin.contracts.v1.IndexedItem\x12\x12\n\ncollection\x18\x02 \x01(\t\x12\x0e\n\x06\x62undle\x18\x03 \x01(\t*c\n\x07Ranking\x12\x17\n\x13RANKING_UNSPECIFIED\x10\x00\x12\x14\n\x10RANKING_COMBINED\x10\x01\x12\x13\n\x0fRANKING_CONTENT\x10\x02\x12\x14\n\x10RANKING_EVIDENCE\x10\x03*g\n\tRetrieval\x12\x19\n\x15RETRIEVAL_UNSPECIFIED\x10\x00\x12\x13\n\x0fRETRIEVAL_FUSED\x10\x01\x12\x13\n\x0fRETRIEVAL_DENSE\x10\x02\x12\x15\n\x11RETRIEVAL_LEXICAL\x10\x03*\xa5\x01\n\nItemStatus\x12\x1b\n\x17ITEM_STATUS_UNSPECIFIED\x10\x00\x12\x17\n\x13ITEM_STATUS_UNKNOWN\x10\x01\x12\x17\n\x13ITEM_STATUS_VISIBLE\x10\x02\x12\x16\n\x12ITEM_STATUS_HIDDEN\x10\x03\x12\x17\n\x13ITEM_STATUS_DELETED\x10\x04\x12\x17\n\x13ITEM_STATUS_PENDING\x10\x05\x32\xc1\x02\n\rLookupService\x12\x62\n\x0b\x46indSimilar\x12(.nearkin.contracts.v1.FindSimilarRequest\x1a).nearkin.contracts.v1.FindSimilarResponse\x12q\n\x10\x46indSimilarBatch\x12-.nearkin.contracts.v1.FindSimilarBatchRequest\x1a..nearkin.contracts.v1.FindSimilarBatchResponse\x12Y\n\x08GetItems\x12%.nearkin.contracts.v1.GetItemsRequest\x1a&.nearkin.contracts.v1.GetItemsResponseb\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
@@ -35,10 +35,12 @@ if not _descriptor._USE_C_DESCRIPTORS:
   _globals['_CONTENT_ATTRIBUTESENTRY']._serialized_options = b'8\001'
   _globals['_FILTER_ATTRIBUTESENTRY']._loaded_options = None
   _globals['_FILTER_ATTRIBUTESENTRY']._serialized_options = b'8\001'
-  _globals['_RETRIEVAL']._serialized_start=2235
-  _globals['_RETRIEVAL']._serialized_end=2338
-  _globals['_ITEMSTATUS']._serialized_start=2341
-  _globals['_ITEMSTATUS']._serialized_end=2506
+  _globals['_RANKING']._serialized_start=2655
+  _globals['_RANKING']._serialized_end=2754
+  _globals['_RETRIEVAL']._serialized_start=2756
+  _globals['_RETRIEVAL']._serialized_end=2859
+  _globals['_ITEMSTATUS']._serialized_start=2862
+  _globals['_ITEMSTATUS']._serialized_end=3027
   _globals['_ANCHOR']._serialized_start=59
   _globals['_ANCHOR']._serialized_end=146
   _globals['_CATEGORYPATH']._serialized_start=148
@@ -54,27 +56,29 @@ if not _descriptor._USE_C_DESCRIPTORS:
   _globals['_FILTER_ATTRIBUTESENTRY']._serialized_start=397
   _globals['_FILTER_ATTRIBUTESENTRY']._serialized_end=446
   _globals['_FINDSIMILARREQUEST']._serialized_start=988
-  _globals['_FINDSIMILARREQUEST']._serialized_end=1191
-  _globals['_SOURCE']._serialized_start=1193
-  _globals['_SOURCE']._serialized_end=1244
-  _globals['_NEIGHBOUR']._serialized_start=1246
-  _globals['_NEIGHBOUR']._serialized_end=1351
-  _globals['_FINDSIMILARRESPONSE']._serialized_start=1353
-  _globals['_FINDSIMILARRESPONSE']._serialized_end=1463
-  _globals['_FINDSIMILARBATCHREQUEST']._serialized_start=1465
-  _globals['_FINDSIMILARBATCHREQUEST']._serialized_end=1550
-  _globals['_FINDSIMILARRESULT']._serialized_start=1553
-  _globals['_FINDSIMILARRESULT']._serialized_end=1695
-  _globals['_FAILURE']._serialized_start=1697
-  _globals['_FAILURE']._serialized_end=1737
-  _globals['_FINDSIMILARBATCHRESPONSE']._serialized_start=1739
-  _globals['_FINDSIMILARBATCHRESPONSE']._serialized_end=1823
-  _globals['_GETITEMSREQUEST']._serialized_start=1825
-  _globals['_GETITEMSREQUEST']._serialized_end=1860
-  _globals['_INDEXEDITEM']._serialized_start=1863
-  _globals['_INDEXEDITEM']._serialized_end=2127
-  _globals['_GETITEMSRESPONSE']._serialized_start=2129
-  _globals['_GETITEMSRESPONSE']._serialized_end=2233
-  _globals['_LOOKUPSERVICE']._serialized_start=2509
-  _globals['_LOOKUPSERVICE']._serialized_end=2830
+  _globals['_FINDSIMILARREQUEST']._serialized_end=1348
+  _globals['_SOURCE']._serialized_start=1350
+  _globals['_SOURCE']._serialized_end=1401
+  _globals['_NEIGHBOUR']._serialized_start=1404
+  _globals['_NEIGHBOUR']._serialized_end=1570
+  _globals['_MOVED']._serialized_start=1572
+  _globals['_MOVED']._serialized_end=1634
+  _globals['_FINDSIMILARRESPONSE']._serialized_start=1637
+  _globals['_FINDSIMILARRESPONSE']._serialized_end=1883
+  _globals['_FINDSIMILARBATCHREQUEST']._serialized_start=1885
+  _globals['_FINDSIMILARBATCHREQUEST']._serialized_end=1970
+  _globals['_FINDSIMILARRESULT']._serialized_start=1973
+  _globals['_FINDSIMILARRESULT']._serialized_end=2115
+  _globals['_FAILURE']._serialized_start=2117
+  _globals['_FAILURE']._serialized_end=2157
+  _globals['_FINDSIMILARBATCHRESPONSE']._serialized_start=2159
+  _globals['_FINDSIMILARBATCHRESPONSE']._serialized_end=2243
+  _globals['_GETITEMSREQUEST']._serialized_start=2245
+  _globals['_GETITEMSREQUEST']._serialized_end=2280
+  _globals['_INDEXEDITEM']._serialized_start=2283
+  _globals['_INDEXEDITEM']._serialized_end=2547
+  _globals['_GETITEMSRESPONSE']._serialized_start=2549
+  _globals['_GETITEMSRESPONSE']._serialized_end=2653
+  _globals['_LOOKUPSERVICE']._serialized_start=3030
+  _globals['_LOOKUPSERVICE']._serialized_end=3351
 # @@protoc_insertion_point(module_scope)

@@ -7,6 +7,13 @@ from typing import ClassVar as _ClassVar, Optional as _Optional, Union as _Union
 
 DESCRIPTOR: _descriptor.FileDescriptor
 
+class Ranking(int, metaclass=_enum_type_wrapper.EnumTypeWrapper):
+    __slots__ = ()
+    RANKING_UNSPECIFIED: _ClassVar[Ranking]
+    RANKING_COMBINED: _ClassVar[Ranking]
+    RANKING_CONTENT: _ClassVar[Ranking]
+    RANKING_EVIDENCE: _ClassVar[Ranking]
+
 class Retrieval(int, metaclass=_enum_type_wrapper.EnumTypeWrapper):
     __slots__ = ()
     RETRIEVAL_UNSPECIFIED: _ClassVar[Retrieval]
@@ -22,6 +29,10 @@ class ItemStatus(int, metaclass=_enum_type_wrapper.EnumTypeWrapper):
     ITEM_STATUS_HIDDEN: _ClassVar[ItemStatus]
     ITEM_STATUS_DELETED: _ClassVar[ItemStatus]
     ITEM_STATUS_PENDING: _ClassVar[ItemStatus]
+RANKING_UNSPECIFIED: Ranking
+RANKING_COMBINED: Ranking
+RANKING_CONTENT: Ranking
+RANKING_EVIDENCE: Ranking
 RETRIEVAL_UNSPECIFIED: Retrieval
 RETRIEVAL_FUSED: Retrieval
 RETRIEVAL_DENSE: Retrieval
@@ -114,18 +125,30 @@ class Filter(_message.Message):
     def __init__(self, categories_any: _Optional[_Iterable[_Union[CategoryPath, _Mapping]]] = ..., categories_all: _Optional[_Iterable[_Union[CategoryPath, _Mapping]]] = ..., category_prefix: _Optional[_Union[CategoryPath, _Mapping]] = ..., tags_any: _Optional[_Iterable[str]] = ..., tags_all: _Optional[_Iterable[str]] = ..., attributes: _Optional[_Mapping[str, str]] = ..., price: _Optional[_Union[PriceRange, _Mapping]] = ..., availability: _Optional[_Iterable[str]] = ..., market: _Optional[str] = ..., exclude_ids: _Optional[_Iterable[str]] = ...) -> None: ...
 
 class FindSimilarRequest(_message.Message):
-    __slots__ = ("anchor", "k", "filter", "retrieval", "explain")
+    __slots__ = ("anchor", "k", "filter", "retrieval", "explain", "ranking", "request_id", "surface", "no_exploration", "pinned_ids", "popular_if_unknown")
     ANCHOR_FIELD_NUMBER: _ClassVar[int]
     K_FIELD_NUMBER: _ClassVar[int]
     FILTER_FIELD_NUMBER: _ClassVar[int]
     RETRIEVAL_FIELD_NUMBER: _ClassVar[int]
     EXPLAIN_FIELD_NUMBER: _ClassVar[int]
+    RANKING_FIELD_NUMBER: _ClassVar[int]
+    REQUEST_ID_FIELD_NUMBER: _ClassVar[int]
+    SURFACE_FIELD_NUMBER: _ClassVar[int]
+    NO_EXPLORATION_FIELD_NUMBER: _ClassVar[int]
+    PINNED_IDS_FIELD_NUMBER: _ClassVar[int]
+    POPULAR_IF_UNKNOWN_FIELD_NUMBER: _ClassVar[int]
     anchor: Anchor
     k: int
     filter: Filter
     retrieval: Retrieval
     explain: bool
-    def __init__(self, anchor: _Optional[_Union[Anchor, _Mapping]] = ..., k: _Optional[int] = ..., filter: _Optional[_Union[Filter, _Mapping]] = ..., retrieval: _Optional[_Union[Retrieval, str]] = ..., explain: _Optional[bool] = ...) -> None: ...
+    ranking: Ranking
+    request_id: str
+    surface: str
+    no_exploration: bool
+    pinned_ids: _containers.RepeatedScalarFieldContainer[str]
+    popular_if_unknown: bool
+    def __init__(self, anchor: _Optional[_Union[Anchor, _Mapping]] = ..., k: _Optional[int] = ..., filter: _Optional[_Union[Filter, _Mapping]] = ..., retrieval: _Optional[_Union[Retrieval, str]] = ..., explain: _Optional[bool] = ..., ranking: _Optional[_Union[Ranking, str]] = ..., request_id: _Optional[str] = ..., surface: _Optional[str] = ..., no_exploration: _Optional[bool] = ..., pinned_ids: _Optional[_Iterable[str]] = ..., popular_if_unknown: _Optional[bool] = ...) -> None: ...
 
 class Source(_message.Message):
     __slots__ = ("name", "score", "rank")
@@ -138,26 +161,55 @@ class Source(_message.Message):
     def __init__(self, name: _Optional[str] = ..., score: _Optional[float] = ..., rank: _Optional[int] = ...) -> None: ...
 
 class Neighbour(_message.Message):
-    __slots__ = ("item_id", "score", "title", "sources")
+    __slots__ = ("item_id", "score", "title", "sources", "propensity", "features", "contributions")
     ITEM_ID_FIELD_NUMBER: _ClassVar[int]
     SCORE_FIELD_NUMBER: _ClassVar[int]
     TITLE_FIELD_NUMBER: _ClassVar[int]
     SOURCES_FIELD_NUMBER: _ClassVar[int]
+    PROPENSITY_FIELD_NUMBER: _ClassVar[int]
+    FEATURES_FIELD_NUMBER: _ClassVar[int]
+    CONTRIBUTIONS_FIELD_NUMBER: _ClassVar[int]
     item_id: str
     score: float
     title: str
     sources: _containers.RepeatedCompositeFieldContainer[Source]
-    def __init__(self, item_id: _Optional[str] = ..., score: _Optional[float] = ..., title: _Optional[str] = ..., sources: _Optional[_Iterable[_Union[Source, _Mapping]]] = ...) -> None: ...
+    propensity: float
+    features: _containers.RepeatedScalarFieldContainer[float]
+    contributions: _containers.RepeatedScalarFieldContainer[float]
+    def __init__(self, item_id: _Optional[str] = ..., score: _Optional[float] = ..., title: _Optional[str] = ..., sources: _Optional[_Iterable[_Union[Source, _Mapping]]] = ..., propensity: _Optional[float] = ..., features: _Optional[_Iterable[float]] = ..., contributions: _Optional[_Iterable[float]] = ...) -> None: ...
+
+class Moved(_message.Message):
+    __slots__ = ("item_id", "by", "to")
+    ITEM_ID_FIELD_NUMBER: _ClassVar[int]
+    BY_FIELD_NUMBER: _ClassVar[int]
+    FROM_FIELD_NUMBER: _ClassVar[int]
+    TO_FIELD_NUMBER: _ClassVar[int]
+    item_id: str
+    by: str
+    to: int
+    def __init__(self, item_id: _Optional[str] = ..., by: _Optional[str] = ..., to: _Optional[int] = ..., **kwargs) -> None: ...
 
 class FindSimilarResponse(_message.Message):
-    __slots__ = ("neighbours", "collection", "bundle")
+    __slots__ = ("neighbours", "collection", "bundle", "request_id", "degraded", "ranking", "feature_names", "moved", "draw")
     NEIGHBOURS_FIELD_NUMBER: _ClassVar[int]
     COLLECTION_FIELD_NUMBER: _ClassVar[int]
     BUNDLE_FIELD_NUMBER: _ClassVar[int]
+    REQUEST_ID_FIELD_NUMBER: _ClassVar[int]
+    DEGRADED_FIELD_NUMBER: _ClassVar[int]
+    RANKING_FIELD_NUMBER: _ClassVar[int]
+    FEATURE_NAMES_FIELD_NUMBER: _ClassVar[int]
+    MOVED_FIELD_NUMBER: _ClassVar[int]
+    DRAW_FIELD_NUMBER: _ClassVar[int]
     neighbours: _containers.RepeatedCompositeFieldContainer[Neighbour]
     collection: str
     bundle: str
-    def __init__(self, neighbours: _Optional[_Iterable[_Union[Neighbour, _Mapping]]] = ..., collection: _Optional[str] = ..., bundle: _Optional[str] = ...) -> None: ...
+    request_id: str
+    degraded: _containers.RepeatedScalarFieldContainer[str]
+    ranking: str
+    feature_names: _containers.RepeatedScalarFieldContainer[str]
+    moved: _containers.RepeatedCompositeFieldContainer[Moved]
+    draw: str
+    def __init__(self, neighbours: _Optional[_Iterable[_Union[Neighbour, _Mapping]]] = ..., collection: _Optional[str] = ..., bundle: _Optional[str] = ..., request_id: _Optional[str] = ..., degraded: _Optional[_Iterable[str]] = ..., ranking: _Optional[str] = ..., feature_names: _Optional[_Iterable[str]] = ..., moved: _Optional[_Iterable[_Union[Moved, _Mapping]]] = ..., draw: _Optional[str] = ...) -> None: ...
 
 class FindSimilarBatchRequest(_message.Message):
     __slots__ = ("requests",)
