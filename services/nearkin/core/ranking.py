@@ -17,7 +17,7 @@ Array = NDArray[np.float64]
 class Ranking(StrEnum):
     """Which part of the weights counts."""
 
-    DEFAULT = "default"  # all
+    COMBINED = "combined"  # all of them
     CONTENT = "content"  # fusion alone
     EVIDENCE = "evidence"  # what people did alone
 
@@ -55,7 +55,7 @@ class RankingWeights:
 
     def only(self, ranking: Ranking) -> "RankingWeights":
         """The weights of one kind of ranking: those of other features are 0."""
-        if ranking is Ranking.DEFAULT:
+        if ranking is Ranking.COMBINED:
             return self
         if ranking is Ranking.CONTENT:
             kept = {"fused": 1.0}
