@@ -6,6 +6,8 @@ from pathlib import Path
 import pytest
 from hypothesis import HealthCheck, settings
 
+from engines.apache_kafka import NoApacheKafka, apache_kafka_jars
+
 # A busy machine is slow, not wrong.
 settings.register_profile("nearkin", deadline=None, suppress_health_check=[HealthCheck.too_slow])
 settings.load_profile("nearkin")
@@ -19,5 +21,17 @@ def evaluation_data() -> Path:
         return folder
     message = f"no evaluation data at {folder}: set NEARKIN_DATA to the folder that holds it"
     if os.environ.get("NEARKIN_REQUIRE_DATA"):
+        pytest.fail(message)
+    pytest.skip(message)
+
+
+@pytest.fixture(scope="session")
+def apache_kafka() -> Path:
+    """The folder of Apache Kafka's jars; NEARKIN_REQUIRE_ENGINES makes a failure of a machine that cannot run it."""
+    try:
+        return apache_kafka_jars()
+    except NoApacheKafka as error:
+        message = f"no Apache Kafka: {error}"
+    if os.environ.get("NEARKIN_REQUIRE_ENGINES"):
         pytest.fail(message)
     pytest.skip(message)

@@ -17,6 +17,7 @@ from typing import Any, Self, TypeVar
 
 from kafka import KafkaConsumer, KafkaProducer, TopicPartition
 
+from engines.apache_kafka import apache_kafka_command
 from faults.item_stream import Event
 from faults.tcp_door import Door
 from nearkin.contracts.topics import ITEMS, Topic
@@ -234,18 +235,24 @@ class Parts:
 
     Args:
         folder: of the index and the logs.
+        apache_kafka: the jars of Apache Kafka; without them the broker is the embedded one, which keeps nothing over
+            its own death.
     """
 
-    def __init__(self, folder: Path) -> None:
+    def __init__(self, folder: Path, apache_kafka: Path | None = None) -> None:
         self.folder, self.logs = folder, folder / "logs"
         self.logs.mkdir(parents=True)
         self._stack = ExitStack()
         broker_port, index_port = free_port(), free_port()
         self.broker_door, self.index_door = Door(broker_port), Door(index_port)
         self.bootstrap, self.qdrant_url = self.broker_door.address, f"http://{self.index_door.address}"
-        here, there = f"tcp://{LOOPBACK}:{broker_port}", f"tcp://{self.bootstrap}"
-        broker = [str(broker_binary()), "broker", "--listener-url", here, "--advertised-listener-url", there]
-        self.broker = self._part("broker", [*broker, "--storage-engine", "memory://tansu/"])
+        if apache_kafka is not None:
+            broker = apache_kafka_command(apache_kafka, folder / "broker", broker_port, self.bootstrap)
+        else:
+            here, there = f"tcp://{LOOPBACK}:{broker_port}", f"tcp://{self.bootstrap}"
+            broker = [str(broker_binary()), "broker", "--listener-url", here, "--advertised-listener-url", there]
+            broker += ["--storage-engine", "memory://tansu/"]
+        self.broker = self._part("broker", broker)
         owner = ["-m", "nearkin.embedded.index_owner", "--data", str(folder / "index")]
         self._index_address = f"{LOOPBACK}:{index_port}"
         self.index = self._part("index", [sys.executable, *owner, "--listen", self._index_address])
