@@ -2,7 +2,6 @@
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from enum import StrEnum
 
 import numpy as np
 from numpy.typing import NDArray
@@ -10,16 +9,9 @@ from numpy.typing import NDArray
 from nearkin.core.candidates import Candidates
 from nearkin.core.errors import Misconfigured
 from nearkin.core.features import FEATURE_NAMES, FEATURE_VERSION, FEATURES, FeatureGroup
+from nearkin.core.retrieval import Ranking
 
 Array = NDArray[np.float64]
-
-
-class Ranking(StrEnum):
-    """Which part of the weights counts."""
-
-    COMBINED = "combined"  # all of them
-    CONTENT = "content"  # fusion alone
-    EVIDENCE = "evidence"  # what people did alone
 
 
 @dataclass(frozen=True, slots=True)

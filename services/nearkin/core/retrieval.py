@@ -1,4 +1,4 @@
-"""Which searches a look-up's neighbours come from."""
+"""What a look-up's neighbours come from, and what decides their order. Knows no numpy, so that a client needs none."""
 
 from enum import StrEnum
 
@@ -9,3 +9,11 @@ class Retrieval(StrEnum):
     FUSED = "fused"
     DENSE = "dense"
     LEXICAL = "lexical"
+
+
+class Ranking(StrEnum):
+    """Which part of the weights counts."""
+
+    COMBINED = "combined"  # all of them
+    CONTENT = "content"  # fusion alone
+    EVIDENCE = "evidence"  # what people did alone
