@@ -162,7 +162,7 @@ class TestProducing:
             Interaction,
             *(ids, times, ids, ids.map(lambda text: "x" + text), st.sampled_from(Action)),
             st.floats(0, limits.MAX_VALUE, exclude_min=True),
-            *(st.none() | ids, st.none() | positions, users),
+            *(st.none() | ids, st.none() | positions, users, st.none() | ids, propensities),
         )
     )
     def test_an_action_is_read_as_it_was_encoded(self, event: Interaction) -> None:
@@ -205,6 +205,9 @@ class TestProducing:
             (encode_interaction, interaction(value=float("inf")), "not_finite", "value"),
             (encode_interaction, interaction(value=-1), "out_of_range", "value"),
             (encode_interaction, interaction(position=0), "out_of_range", "position"),
+            (encode_interaction, interaction(propensity=0.0), "out_of_range", "propensity"),
+            (encode_interaction, interaction(propensity=float("nan")), "not_finite", "propensity"),
+            (encode_interaction, interaction(surface=" "), "bad_format", "surface"),
             (encode_interaction, interaction(action="stare"), "unknown_value", "action"),
             (encode_interaction, interaction(item_id="\ud83d"), "surrogate", ""),
             (encode_interaction, visit("i"), "wrong_type", ""),

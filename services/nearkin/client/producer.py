@@ -258,7 +258,9 @@ class Producer:
         *,
         value: float = 1.0,
         request_id: str | None = None,
+        surface: str | None = None,
         position: int | None = None,
+        propensity: float | None = None,
         user: str | None = None,
         pseudonym: str | None = None,
         event_id: str | None = None,
@@ -271,8 +273,11 @@ class Producer:
             item_id: the neighbour.
             action: what was done.
             value: how much of it, such as the pieces of a purchase.
-            request_id: the look-up that gave the slate, where it is known.
+            request_id: the look-up that gave the slate, where it is known. Only with it and the position does an action
+                count against what was shown.
+            surface: where the slate was shown, as in its impressions: what a position brings there is learned from it.
             position: where the item stood in it, from 1, where it is known.
+            propensity: with which probability the policy put it there, where it is known.
             user: who did it, by your own id.
             pseudonym: who did it, by a pseudonym.
             event_id: names the event.
@@ -289,6 +294,8 @@ class Producer:
             request_id=request_id,
             position=position,
             user=self._pseudonym(user, pseudonym),
+            surface=surface,
+            propensity=propensity,
         )
         return self._send_timely(event, encode_interaction(event), FEEDBACK)
 

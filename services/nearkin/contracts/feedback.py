@@ -75,6 +75,8 @@ class WireInteraction(Struct, frozen=True, gc=False, tag_field="kind", tag="inte
     request_id: RequestId | UnsetType = UNSET
     position: Position | UnsetType = UNSET
     user: User | UnsetType = UNSET
+    surface: Surface | UnsetType = UNSET
+    propensity: Propensity | UnsetType = UNSET
 
 
 class WireVisit(Struct, frozen=True, gc=False):
@@ -157,6 +159,7 @@ def encode_interaction(event: Interaction) -> tuple[bytes, bytes]:
     """The record that says what somebody did; returns and raises as `encode_impressions`."""
     require_type(event, Interaction, "")
     _require_finite(event.value, "value")
+    _require_finite(event.propensity, "propensity")
     wire = _converted(_fields(event), WireInteraction)
     _require_pair(wire)
     return encode_value(wire.anchor, wire)
@@ -318,6 +321,8 @@ def _interaction(wire: WireInteraction) -> Interaction:
         request_id=_known(wire.request_id),
         position=_known(wire.position),
         user=_known(wire.user),
+        surface=_known(wire.surface),
+        propensity=_known(wire.propensity),
     )
 
 

@@ -86,6 +86,8 @@ class Interaction:
         request_id: the look-up that gave the slate; None where it is not known.
         position: where the item stood in it, counted from 1; None where it is not known.
         user: a pseudonym.
+        surface: where it was shown, as in its impressions; None where it is not known.
+        propensity: with which probability the policy put the item there; None where it is not known.
     """
 
     event_id: str
@@ -97,6 +99,8 @@ class Interaction:
     request_id: str | None = None
     position: int | None = None
     user: str | None = None
+    surface: str | None = None
+    propensity: float | None = None
 
 
 @dataclass(frozen=True, slots=True)
