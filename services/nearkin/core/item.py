@@ -23,6 +23,11 @@ NEVER = -1
 CategoryPath = tuple[str, ...]
 
 
+def category_key(path: CategoryPath) -> str:
+    """The keyword of a category path: its names joined by "/", with "%" and "/" in them escaped."""
+    return "/".join([name.replace("%", "%25").replace("/", "%2F") for name in path])
+
+
 class Status(StrEnum):
     """Whether an item may be shown."""
 

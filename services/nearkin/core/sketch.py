@@ -1,0 +1,85 @@
+"""A dense vector as 256 signs: enough to tell how alike two items are, in 32 bytes that travel with every candidate.
+
+Each bit says on which side of a random hyperplane the vector lies. Two vectors at an angle θ differ in a bit with
+probability θ / π (Charikar: "Similarity estimation techniques from rounding algorithms", STOC 2002), so the share of
+bits that differ estimates the angle. The hyperplanes are drawn from numpy's legacy generator, whose stream is frozen
+(NEP 19): sketches that were stored by an older version stay comparable.
+"""
+
+from collections.abc import Sequence
+from functools import cache
+
+import numpy as np
+from numpy.typing import NDArray
+
+Array = NDArray[np.float64]
+
+BITS = 256
+SIZE = BITS // 8
+
+_SEED = 2002
+
+#: The cosine that so many differing bits stand for.
+_COSINES = np.cos(np.pi * np.arange(BITS + 1) / BITS)
+
+
+def sketch(vector: NDArray[np.float32]) -> bytes:
+    """The signs of a vector's projections.
+
+    Args:
+        vector: (d,) finite; its length does not matter.
+
+    Returns:
+        32 bytes; those of vectors with different d do not compare.
+    """
+    return np.packbits(_hyperplanes(len(vector)) @ vector > 0).tobytes()
+
+
+def similarities(sketches: Sequence[bytes]) -> Array:
+    """The estimated cosine of every two of the sketched vectors.
+
+    Args:
+        sketches: n of them; an empty one is of a vector that is not known.
+
+    Returns:
+        (n, n), 1 on the diagonal; what is not known is 0 to everything else.
+    """
+    return _similarities(sketches, sketches, same=True)
+
+
+def similarities_between(sketches: Sequence[bytes], others: Sequence[bytes]) -> Array:
+    """The estimated cosine of each of n sketched vectors with each of m others, (n, m); 0 where one is not known."""
+    return _similarities(sketches, others, same=False)
+
+
+def _similarities(sketches: Sequence[bytes], others: Sequence[bytes], *, same: bool) -> Array:
+    signs = _signs(sketches)
+    # The product of two sketches of ±1 is how many bits agree less how many differ: whole numbers, exact in float32.
+    agreement = signs @ (signs if same else _signs(others)).T
+    cosines = _COSINES[((BITS - agreement) * 0.5).astype(np.intp)]
+    known = np.fromiter(map(bool, sketches), bool, len(sketches))
+    if same:
+        if not known.all():
+            cosines[~known] = 0.0
+            cosines[:, ~known] = 0.0
+        np.fill_diagonal(cosines, 1.0)
+        return cosines
+    cosines[~known] = 0.0
+    cosines[:, ~np.fromiter(map(bool, others), bool, len(others))] = 0.0
+    return cosines
+
+
+def _signs(sketches: Sequence[bytes]) -> NDArray[np.float32]:
+    """(n, 256) of ±1."""
+    nothing = bytes(SIZE)
+    packed = np.frombuffer(b"".join([one or nothing for one in sketches]), np.uint8).reshape(len(sketches), SIZE)
+    signs = np.unpackbits(packed, axis=1).astype(np.float32)
+    signs *= 2.0
+    signs -= 1.0
+    return signs
+
+
+@cache
+def _hyperplanes(dimensions: int) -> NDArray[np.float32]:
+    drawn = np.random.RandomState(_SEED).standard_normal((BITS, dimensions))
+    return drawn.astype(np.float32)
