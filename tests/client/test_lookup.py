@@ -6,15 +6,18 @@ from typing import Any
 import grpc
 import pytest
 
+from canned_lookups import CannedLookups, canned_lookups, explained_answer
 from live_lookups import LiveLookups, live_lookups, until
 from nearkin.client.lookup import (
     BlockingLookupClient,
     ItemRecord,
     ItemStatus,
     LookupClient,
+    Moved,
     SimilarItems,
     Source,
 )
+from nearkin.contracts.v1 import lookup_pb2 as wire
 from nearkin.core import item
 from nearkin.core.errors import (
     DeadlineExceeded,
@@ -28,7 +31,7 @@ from nearkin.core.errors import (
 )
 from nearkin.core.filters import ItemFilter, PriceRange
 from nearkin.core.item import Availability, Content, Offer, Price
-from nearkin.core.retrieval import Retrieval
+from nearkin.core.retrieval import Ranking, Retrieval
 from nearkin.encoders.fake import HashingEncoder
 from nearkin.lookup.server import Limits
 
@@ -55,6 +58,79 @@ async def call(live: LiveLookups, request: pytest.FixtureRequest) -> AsyncIterat
     else:
         with BlockingLookupClient(live.address) as client:
             yield lambda method, *args, **fields: asyncio.to_thread(getattr(client, method), *args, **fields)
+
+
+@pytest.fixture(params=["async", "blocking"])
+async def call_canned(request: pytest.FixtureRequest) -> AsyncIterator[tuple[CannedLookups, Call]]:
+    """As `call`, to a service that keeps what it is asked."""
+    with canned_lookups(explained_answer()) as canned:
+        if request.param == "async":
+            async with LookupClient(canned.address) as client:
+                yield canned, lambda method, *args, **fields: getattr(client, method)(*args, **fields)
+        else:
+            with BlockingLookupClient(canned.address) as client:
+                yield (
+                    canned,
+                    lambda method, *args, **fields: asyncio.to_thread(getattr(client, method), *args, **fields),
+                )
+
+
+async def test_all_that_a_look_up_may_ask_reaches_the_service(call_canned: tuple[CannedLookups, Call]):
+    canned, call = call_canned
+    await call(
+        "similar",
+        item_id="mug-1",
+        ranking=Ranking.EVIDENCE,
+        request_id="r-1",
+        surface="product-page",
+        no_exploration=True,
+        pinned_ids=["mug-7", "mug-8"],
+        popular_if_unknown=True,
+    )
+    (asked,) = canned.asked
+    assert asked.ranking == wire.RANKING_EVIDENCE
+    assert (asked.request_id, asked.surface) == ("r-1", "product-page")
+    assert (asked.no_exploration, asked.popular_if_unknown) == (True, True)
+    assert list(asked.pinned_ids) == ["mug-7", "mug-8"]
+
+
+async def test_what_a_look_up_does_not_ask_is_left_to_the_service(call_canned: tuple[CannedLookups, Call]):
+    canned, call = call_canned
+    await call("similar", item_id="mug-1")
+    asked = wire.FindSimilarRequest(anchor=wire.Anchor(item_id="mug-1"), retrieval=wire.RETRIEVAL_FUSED)
+    assert canned.asked == [asked]
+
+
+async def test_each_anchor_of_many_is_asked_alike_and_named_by_the_service(call_canned: tuple[CannedLookups, Call]):
+    canned, call = call_canned
+    answers = await call(
+        "similar_many",
+        ["mug-1", Content(title="mug")],
+        ranking=Ranking.CONTENT,
+        surface="mail",
+        no_exploration=True,
+        popular_if_unknown=True,
+    )
+    assert [one.request_id for one in answers] == ["r-1", "r-1"]
+    assert len(canned.asked) == 2
+    for asked in canned.asked:
+        assert (asked.ranking, asked.surface, asked.request_id) == (wire.RANKING_CONTENT, "mail", "")
+        assert asked.no_exploration
+        assert asked.popular_if_unknown
+
+
+async def test_an_answer_tells_why_it_is_as_it_is(call_canned: tuple[CannedLookups, Call]):
+    _, call = call_canned
+    found: SimilarItems = await call("similar", item_id="mug-1", explain=True)
+    best, explored = found.neighbours
+    assert best.sources == (Source("content", 0.75, 2), Source("co_visits", 0.25, 1))
+    assert (best.propensity, explored.propensity) == (0.95, 0.05)
+    assert best.contributions == {"fused": 0.5, "log_coec": 1.0, "price_gap": 0.0}
+    assert list(best.features) == ["fused", "log_coec", "price_gap"]
+    assert best.features["log_coec"] == 2.0
+    assert found.moved == (Moved("mug-4", "blocked", 1, None), Moved("mug-3", "explored", 7, 2))
+    assert (found.request_id, found.ranking, found.draw) == ("r-1", "weights-1", "explored position 2")
+    assert found.degraded == ("popular",)
 
 
 async def test_an_items_neighbours_come_best_first_with_their_titles(call: Call):
@@ -139,6 +215,9 @@ async def test_items_are_told_with_their_versions(live: LiveLookups, call: Call)
         ({"item_id": "\ud800"}, InvalidRequest, "item_id"),
         ({"item_id": "mug-1", "filter": ItemFilter(market="\ud800")}, InvalidRequest, "filter"),
         ({"item_id": "mug-1", "retrieval": "magic"}, InvalidRequest, "retrieval"),
+        ({"item_id": "mug-1", "ranking": "magic"}, InvalidRequest, "ranking"),
+        ({"item_id": "mug-1", "surface": "\ud800"}, InvalidRequest, "surface"),
+        ({"item_id": "mug-1", "pinned_ids": ["\ud800"]}, InvalidRequest, "pinned_ids"),
         ({"item_id": "mug-1", "filter": ItemFilter(price=PriceRange("EUR", 2, 1))}, InvalidRequest, "filter.price.low"),
         ({"content": Content(description="x" * 60_000)}, InvalidRequest, "request"),
         ({"content": Content(description="x" * 300_000)}, InvalidRequest, "request"),
@@ -168,7 +247,12 @@ async def test_what_is_wrong_with_a_request_is_raised_with_its_field_and_remedy(
         ("similar", (), {"item_id": "mug-1", "k": True}, "k"),
         ("similar", (), {"item_id": "mug-1", "k": 10**400}, "k"),
         ("similar", (), {"item_id": "mug-1", "explain": "yes"}, "explain"),
+        ("similar", (), {"item_id": "mug-1", "no_exploration": "yes"}, "no_exploration"),
         ("similar", (), {"item_id": "mug-1", "retrieval": []}, "retrieval"),
+        ("similar", (), {"item_id": "mug-1", "ranking": []}, "ranking"),
+        ("similar", (), {"item_id": "mug-1", "request_id": 5}, "request_id"),
+        ("similar", (), {"item_id": "mug-1", "pinned_ids": "mug-2"}, "pinned_ids"),
+        ("similar", (), {"item_id": "mug-1", "pinned_ids": [5]}, "pinned_ids[0]"),
         ("similar", (), {"item_id": "mug-1", "filter": {"market": "DE"}}, "filter"),
         ("similar", (), {"item_id": "mug-1", "filter": ItemFilter(tags_any="red")}, "filter.tags_any"),
         ("similar", (), {"item_id": "mug-1", "filter": ItemFilter(availability=("sold",))}, "filter.availability[0]"),

@@ -11,9 +11,9 @@ what a call returns and that it is awaited. What a call means is below them, onc
 
 import asyncio
 import json
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass, fields, is_dataclass
+from dataclasses import dataclass, field, fields, is_dataclass
 from enum import StrEnum
 from types import TracebackType
 from typing import Any, Self, TypeVar
@@ -36,7 +36,7 @@ from nearkin.core.errors import (
 )
 from nearkin.core.filters import ItemFilter
 from nearkin.core.item import CategoryPath, Content
-from nearkin.core.retrieval import Retrieval
+from nearkin.core.retrieval import Ranking, Retrieval
 from nearkin.ops.addresses import require_target
 
 #: How long a call may take that does not say, in seconds.
@@ -45,7 +45,14 @@ DEFAULT_TIMEOUT_S = 5.0
 
 @dataclass(frozen=True, slots=True)
 class Source:
-    """A search that found a neighbour: "content" (by meaning) or "lexical" (by words), its score and rank, from 1."""
+    """Who named a neighbour.
+
+    Attributes:
+        name: "content" (the search by meaning), "lexical" (by words), "pairs" (what people did with it beside this
+            anchor), "co_visits", "popular", "pinned" or "explored".
+        score: what that source gave it; scores of two sources do not compare.
+        rank: its place there, from 1.
+    """
 
     name: str
     score: float
@@ -59,23 +66,63 @@ class Neighbour:
     Attributes:
         id: the item's id.
         score: higher is more similar; comparable within one answer only.
-        title: the item's title.
-        sources: the searches that found it, where an explanation was asked for.
+        title: the item's title; empty where the index could not be asked.
+        sources: who named it, where an explanation was asked for.
+        propensity: with which probability the item stands at this position, over the service's draws: send it back in
+            impressions. 0 where the service does not say.
+        features: what is known of it beside this anchor, by the features' names, where an explanation was asked for.
+        contributions: what each feature adds to the score, by the same names.
     """
 
     id: str
     score: float
     title: str
     sources: tuple[Source, ...] = ()
+    propensity: float = 0.0
+    features: Mapping[str, float] = field(default_factory=dict)
+    contributions: Mapping[str, float] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, slots=True)
+class Moved:
+    """What a rule, diversity or the draw did to one item.
+
+    Attributes:
+        id: the item's id.
+        by: what moved it, such as "blocked", "variant", "near_duplicate", "diversity" or "explored".
+        rank_before: where it would have stood, from 1; None where it would not have.
+        rank_after: where it stands; None where it was taken out.
+    """
+
+    id: str
+    by: str
+    rank_before: int | None
+    rank_after: int | None
 
 
 @dataclass(frozen=True, slots=True)
 class SimilarItems:
-    """The neighbours of one anchor, best first, and which collection and encoder bundle gave them."""
+    """The answer to one look-up.
+
+    Attributes:
+        neighbours: the neighbours of the anchor, best first.
+        collection: which collection of the index gave them; empty where the index could not be asked.
+        bundle: the encoder bundle whose space it holds.
+        request_id: names the look-up: in impressions, in interactions, and where the service logs its answers.
+        degraded: what the answer had to do without, such as "evidence" or "index"; empty where it is whole.
+        ranking: which weights gave the scores; "content", "dense" or "lexical" where none did.
+        moved: what would have stood elsewhere, where an explanation was asked for.
+        draw: how the last draw came out: "greedy", or what was explored.
+    """
 
     neighbours: tuple[Neighbour, ...]
     collection: str
     bundle: str
+    request_id: str = ""
+    degraded: tuple[str, ...] = ()
+    ranking: str = ""
+    moved: tuple[Moved, ...] = ()
+    draw: str = ""
 
 
 class ItemStatus(StrEnum):
@@ -135,6 +182,12 @@ class LookupClient:
         filter: ItemFilter | None = None,  # noqa: A002  # the contract's word
         retrieval: Retrieval = Retrieval.FUSED,
         explain: bool = False,
+        ranking: Ranking | None = None,
+        request_id: str = "",
+        surface: str = "",
+        no_exploration: bool = False,
+        pinned_ids: Sequence[str] = (),
+        popular_if_unknown: bool = False,
         timeout_s: float = DEFAULT_TIMEOUT_S,
     ) -> SimilarItems:
         """The items most similar to an item of the index, or to the content of one that need not be there.
@@ -145,10 +198,30 @@ class LookupClient:
             k: how many neighbours at most; the service's default (10) where it is not given.
             filter: conditions that every neighbour meets.
             retrieval: which searches the neighbours come from.
-            explain: tell the sources of each neighbour.
+            explain: tell each neighbour's sources, features and contributions, and what was moved.
+            ranking: what decides their order: content, what people did, or both; both where it is not given. Only
+                fused retrieval is ranked.
+            request_id: names the look-up. The same id draws the same, so that a call that is sent again has the same
+                answer; the service makes one where it is not given.
+            surface: where the answer will be shown, such as "product-page".
+            no_exploration: answer with the best that is known, and draw nothing.
+            pinned_ids: items that stand first, in this order, where the filter and the service's rules admit them.
+            popular_if_unknown: answer with what is popular where the anchor is not in the index.
             timeout_s: how long the call may take.
         """
-        request = _request(_anchor(item_id, content), k, filter, retrieval, explain=explain)
+        request = _request(
+            _anchor(item_id, content),
+            k,
+            filter,
+            retrieval,
+            ranking,
+            explain=explain,
+            request_id=request_id,
+            surface=surface,
+            no_exploration=no_exploration,
+            pinned_ids=pinned_ids,
+            popular_if_unknown=popular_if_unknown,
+        )
         return _similar(await self._call("FindSimilar", request, timeout_s))
 
     async def similar_many(
@@ -159,14 +232,28 @@ class LookupClient:
         filter: ItemFilter | None = None,  # noqa: A002  # the contract's word
         retrieval: Retrieval = Retrieval.FUSED,
         explain: bool = False,
+        ranking: Ranking | None = None,
+        surface: str = "",
+        no_exploration: bool = False,
+        popular_if_unknown: bool = False,
         timeout_s: float = DEFAULT_TIMEOUT_S,
     ) -> list[SimilarItems | NearkinError]:
-        """The same for up to 100 anchors, each an item's id or a content, in one call.
+        """The same for up to 100 anchors, each an item's id or a content, in one call; the service names each look-up.
 
         Returns:
             For each anchor, in order, its neighbours or what is wrong with it.
         """
-        request = _batch(anchors, k, filter, retrieval, explain=explain)
+        request = _batch(
+            anchors,
+            k,
+            filter,
+            retrieval,
+            ranking,
+            explain=explain,
+            surface=surface,
+            no_exploration=no_exploration,
+            popular_if_unknown=popular_if_unknown,
+        )
         return _similar_many(await self._call("FindSimilarBatch", request, timeout_s))
 
     async def items(self, ids: Sequence[str], *, timeout_s: float = DEFAULT_TIMEOUT_S) -> list[ItemRecord]:
@@ -228,10 +315,28 @@ class BlockingLookupClient:
         filter: ItemFilter | None = None,  # noqa: A002  # the contract's word
         retrieval: Retrieval = Retrieval.FUSED,
         explain: bool = False,
+        ranking: Ranking | None = None,
+        request_id: str = "",
+        surface: str = "",
+        no_exploration: bool = False,
+        pinned_ids: Sequence[str] = (),
+        popular_if_unknown: bool = False,
         timeout_s: float = DEFAULT_TIMEOUT_S,
     ) -> SimilarItems:
         """As `LookupClient.similar`."""
-        request = _request(_anchor(item_id, content), k, filter, retrieval, explain=explain)
+        request = _request(
+            _anchor(item_id, content),
+            k,
+            filter,
+            retrieval,
+            ranking,
+            explain=explain,
+            request_id=request_id,
+            surface=surface,
+            no_exploration=no_exploration,
+            pinned_ids=pinned_ids,
+            popular_if_unknown=popular_if_unknown,
+        )
         return _similar(self._call("FindSimilar", request, timeout_s))
 
     def similar_many(
@@ -242,12 +347,25 @@ class BlockingLookupClient:
         filter: ItemFilter | None = None,  # noqa: A002  # the contract's word
         retrieval: Retrieval = Retrieval.FUSED,
         explain: bool = False,
+        ranking: Ranking | None = None,
+        surface: str = "",
+        no_exploration: bool = False,
+        popular_if_unknown: bool = False,
         timeout_s: float = DEFAULT_TIMEOUT_S,
     ) -> list[SimilarItems | NearkinError]:
         """As `LookupClient.similar_many`."""
-        return _similar_many(
-            self._call("FindSimilarBatch", _batch(anchors, k, filter, retrieval, explain=explain), timeout_s)
+        request = _batch(
+            anchors,
+            k,
+            filter,
+            retrieval,
+            ranking,
+            explain=explain,
+            surface=surface,
+            no_exploration=no_exploration,
+            popular_if_unknown=popular_if_unknown,
         )
+        return _similar_many(self._call("FindSimilarBatch", request, timeout_s))
 
     def items(self, ids: Sequence[str], *, timeout_s: float = DEFAULT_TIMEOUT_S) -> list[ItemRecord]:
         """As `LookupClient.items`."""
@@ -324,6 +442,13 @@ _RETRIEVALS = {
     Retrieval.LEXICAL: wire.RETRIEVAL_LEXICAL,
 }
 
+_RANKINGS = {
+    None: wire.RANKING_UNSPECIFIED,
+    Ranking.COMBINED: wire.RANKING_COMBINED,
+    Ranking.CONTENT: wire.RANKING_CONTENT,
+    Ranking.EVIDENCE: wire.RANKING_EVIDENCE,
+}
+
 _STATUSES = {
     wire.ITEM_STATUS_UNKNOWN: ItemStatus.UNKNOWN,
     wire.ITEM_STATUS_VISIBLE: ItemStatus.VISIBLE,
@@ -364,7 +489,18 @@ def _content_anchor(content: Content, argument: str) -> wire.Anchor:
 
 
 def _request(
-    anchor: wire.Anchor, k: int | None, conditions: ItemFilter | None, retrieval: Retrieval, *, explain: bool
+    anchor: wire.Anchor,
+    k: int | None,
+    conditions: ItemFilter | None,
+    retrieval: Retrieval,
+    ranking: Ranking | None,
+    *,
+    explain: bool,
+    surface: str,
+    no_exploration: bool,
+    popular_if_unknown: bool,
+    request_id: str = "",
+    pinned_ids: Sequence[str] = (),
 ) -> wire.FindSimilarRequest:
     if k is not None:
         _require(k, int, "k")
@@ -374,16 +510,34 @@ def _request(
         searches = _RETRIEVALS[Retrieval(retrieval)]
     except ValueError as error:
         raise _wrong("retrieval", f"it is {retrieval!r}", f"give one of {', '.join(Retrieval)}") from error
-    _require(explain, bool, "explain")
-    checked = None if conditions is None else _typed(conditions, ItemFilter, "filter")
-    with _writing("filter"):
-        return wire.FindSimilarRequest(
-            anchor=anchor,
-            k=k,
-            filter=None if checked is None else _filter(checked),
-            retrieval=searches,
-            explain=explain,
-        )
+    try:
+        order = _RANKINGS[None if ranking is None else Ranking(ranking)]
+    except ValueError as error:
+        raise _wrong("ranking", f"it is {ranking!r}", f"give one of {', '.join(Ranking)}") from error
+    flags = {"explain": explain, "no_exploration": no_exploration, "popular_if_unknown": popular_if_unknown}
+    for name, flag in flags.items():
+        _require(flag, bool, name)
+    request = wire.FindSimilarRequest(
+        anchor=anchor,
+        k=k,
+        retrieval=searches,
+        ranking=order,
+        explain=explain,
+        no_exploration=no_exploration,
+        popular_if_unknown=popular_if_unknown,
+    )
+    for name, text in (("request_id", request_id), ("surface", surface)):
+        _require(text, str, name)
+        with _writing(name):
+            setattr(request, name, text)
+    pinned = _listed_ids(pinned_ids, "pinned_ids")
+    with _writing("pinned_ids"):
+        request.pinned_ids.extend(pinned)
+    if conditions is not None:
+        checked = _typed(conditions, ItemFilter, "filter")
+        with _writing("filter"):
+            request.filter.CopyFrom(_filter(checked))
+    return request
 
 
 def _batch(
@@ -391,8 +545,8 @@ def _batch(
     k: int | None,
     conditions: ItemFilter | None,
     retrieval: Retrieval,
-    *,
-    explain: bool,
+    ranking: Ranking | None,
+    **options: Any,
 ) -> wire.FindSimilarBatchRequest:
     return wire.FindSimilarBatchRequest(
         requests=[
@@ -403,7 +557,8 @@ def _batch(
                 k,
                 conditions,
                 retrieval,
-                explain=explain,
+                ranking,
+                **options,
             )
             for place, anchor in enumerate(_several(anchors, "anchors"))
         ]
@@ -411,11 +566,16 @@ def _batch(
 
 
 def _ids(ids: Sequence[str]) -> wire.GetItemsRequest:
-    listed = _several(ids, "ids")
-    for place, one in enumerate(listed):
-        _require(one, str, f"ids[{place}]")
+    listed = _listed_ids(ids, "ids")
     with _writing("ids"):
         return wire.GetItemsRequest(item_ids=listed)
+
+
+def _listed_ids(ids: Sequence[str], argument: str) -> list[str]:
+    listed = _several(ids, argument)
+    for place, one in enumerate(listed):
+        _require(one, str, f"{argument}[{place}]")
+    return listed
 
 
 def _require(value: object, kind: type, argument: str) -> None:
@@ -500,6 +660,7 @@ def _paths(paths: Sequence[CategoryPath]) -> list[wire.CategoryPath]:
 
 
 def _similar(response: wire.FindSimilarResponse) -> SimilarItems:
+    names = response.feature_names
     return SimilarItems(
         neighbours=tuple(
             Neighbour(
@@ -507,11 +668,20 @@ def _similar(response: wire.FindSimilarResponse) -> SimilarItems:
                 one.score,
                 one.title,
                 tuple(Source(source.name, source.score, source.rank) for source in one.sources),
+                one.propensity,
+                dict(zip(names, one.features, strict=False)),
+                dict(zip(names, one.contributions, strict=False)),
             )
             for one in response.neighbours
         ),
         collection=response.collection,
         bundle=response.bundle,
+        request_id=response.request_id,
+        degraded=tuple(response.degraded),
+        ranking=response.ranking,
+        # "from" is a word of Python's.
+        moved=tuple(Moved(one.item_id, one.by, getattr(one, "from") or None, one.to or None) for one in response.moved),
+        draw=response.draw,
     )
 
 
