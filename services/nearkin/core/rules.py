@@ -9,9 +9,11 @@ Each rule says what it did to which item, so that an answer can be explained.
 
 import re
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from enum import StrEnum
+from functools import lru_cache
+from itertools import islice
 
 import numpy as np
 
@@ -149,43 +151,45 @@ def apply_rules(
         market: where the answer is shown; empty where it is not known, and then every market does.
         conditions: of the request; those on tags and attributes hold by the search alone.
         curation: what was decided by hand.
-        enough: stop after so many items beside the pins, what is left being neither kept nor taken out; 0 for all.
+        enough: stop after so many items beside the pins; what is left is neither kept nor taken out. 0 for all.
     """
     curation = curation or Curation()
     facts = candidates.facts
-    rank = {row: place for place, row in enumerate(order, 1)}
     admission = _Admission(rules, anchor_id, anchor, market, conditions or ItemFilter(), curation)
     disliked = _disliked(candidates, rules)
     moved: list[Moved] = []
-    admitted: list[int] = []
-    for row in order:
-        rule = admission.refusal(facts[row]) or disliked.get(row)
-        if rule is None:
-            admitted.append(row)
-        else:
-            moved.append(Moved(facts[row].id, rule, rank[row]))
     pins: list[int] = []
     if wanted := curation.pins.get(anchor_id):
-        rows = {facts[row].id: row for row in admitted}
-        pins = [rows[item] for item in dict.fromkeys(wanted) if item in rows]
-        moved += [Moved(facts[row].id, Rule.PIN, rank[row], place) for place, row in enumerate(pins, 1)]
-        admitted = [row for row in admitted if row not in pins]
-    company = _Company(candidates, rules, pins)
-    wanted_rows = len(pins) + (enough or len(admitted))
-    step = (enough or len(admitted)) + _SPARE
-    for start in range(0, len(admitted), step):
-        if len(company.rows) >= wanted_rows:
-            break
-        some = admitted[start : start + step]
-        company.meet(some)
-        for row in some:
-            if len(company.rows) >= wanted_rows:
-                break
-            refused = company.refusal(row)
-            if refused is None:
-                company.join(row)
+        places = {facts[row].id: place for place, row in enumerate(order)}
+        for place in [places[item] for item in dict.fromkeys(wanted) if item in places]:
+            row = order[place]
+            if admission.refusal(facts[row]) is None and row not in disliked:
+                pins.append(row)
+                moved.append(Moved(facts[row].id, Rule.PIN, place + 1, len(pins)))
+
+    def admit() -> Iterator[tuple[int, int]]:
+        for rank, row in enumerate(order, 1):
+            if row in pins:
+                continue
+            rule = admission.refusal(facts[row]) or disliked.get(row)
+            if rule is None:
+                yield rank, row
             else:
-                moved.append(Moved(facts[row].id, refused[0], rank[row], because_of=refused[1]))
+                moved.append(Moved(facts[row].id, rule, rank))
+
+    company = _Company(candidates, rules, pins)
+    most = len(pins) + (enough or len(order))
+    admitted = admit()
+    while len(company.rows) < most and (some := list(islice(admitted, (enough or len(order)) + _SPARE))):
+        company.meet([row for _, row in some])
+        for rank, row in some:
+            refused = company.refusal(row)
+            if refused is not None:
+                moved.append(Moved(facts[row].id, refused[0], rank, because_of=refused[1]))
+                continue
+            company.join(row)
+            if len(company.rows) >= most:
+                break
     return Ruled(tuple(company.rows), len(pins), tuple(moved))
 
 
@@ -212,6 +216,7 @@ class _Admission:
         self._any = frozenset(map(category_key, conditions.categories_any))
         self._all = frozenset(map(category_key, conditions.categories_all))
         self._prefix = category_key(conditions.category_prefix)
+        self._asks = bool(self._excluded or self._any or self._all or self._prefix or self._price)
 
     def refusal(self, item: ItemFacts) -> Rule | None:
         """The rule that takes an item out; None where it may stay."""
@@ -225,7 +230,7 @@ class _Admission:
             return Rule.MARKET
         if self._group and item.variant_group == self._group:
             return Rule.VARIANT
-        return None if self._asked_for(item) else Rule.FILTER
+        return Rule.FILTER if self._asks and not self._asked_for(item) else None
 
     def _asked_for(self, item: ItemFacts) -> bool:
         categories, prefix, price = item.categories, self._prefix, self._price
@@ -327,6 +332,7 @@ class _Company:
             self._makers[item.maker] += 1
 
 
+@lru_cache(maxsize=2**15)
 def _words(title: str) -> str:
     """A title as a person compares it: its words, without case and punctuation."""
     return " ".join(_WORD.findall(title.casefold()))
