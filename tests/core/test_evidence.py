@@ -83,39 +83,6 @@ def test_a_tally_is_the_closed_form_in_every_order(some: list, random: object) -
         assert found == pytest.approx({key: value for key, value in expected.items() if value > 1e-200}, rel=1e-9)
 
 
-def test_an_exposure_is_expected_to_bring_what_its_position_brings() -> None:
-    tally = Tally(HALF_LIFE)
-    landmark_at = NOW // HALF_LIFE * HALF_LIFE
-    tally.expose("a", "x", 0.25, landmark_at)
-    tally.expose("a", "x", 0.5, landmark_at)
-    (delta,) = tally.deltas()
-    assert delta.pairs["x"][Metric.EXPOSURES] == 2
-    assert delta.pairs["x"][Metric.EXPECTED] == 0.75
-
-
-def test_a_visit_counts_each_item_once_and_each_pair_in_both_directions() -> None:
-    tally = Tally(HALF_LIFE)
-    tally.visit("v", ["b", "a", "c", "a"], NOW // HALF_LIFE * HALF_LIFE, 10)
-    found = {delta.anchor: delta for delta in tally.deltas()}
-    assert {anchor: delta.visits for anchor, delta in found.items()} == {"a": 1, "b": 1, "c": 1}
-    assert {anchor: set(delta.pairs) for anchor, delta in found.items()} == {"a": {*"bc"}, "b": {*"ac"}, "c": {*"ab"}}
-    assert all(counts[Metric.CO_VISITS] == 1 for delta in found.values() for counts in delta.pairs.values())
-    assert tally.visits() == {"a": 1}
-
-
-def test_a_visit_of_one_item_has_a_marginal_and_no_pairs() -> None:
-    tally = Tally(HALF_LIFE)
-    tally.visit("v", ["a"], NOW, 10)
-    (delta,) = tally.deltas()
-    assert delta.visits > 0
-    assert delta.pairs == {}
-
-
-def test_an_item_is_not_paired_with_itself() -> None:
-    with pytest.raises(ValueError, match="item 'a' is paired with itself"):
-        Tally(HALF_LIFE).add("a", "a", Metric.CLICKS, NOW)
-
-
 class TestLargeVisits:
     def test_the_cost_grows_with_the_items_not_with_their_square(self) -> None:
         items = [f"i{number}" for number in range(500)]

@@ -22,6 +22,7 @@ from redis.exceptions import (
     ResponseError,
 )
 
+from nearkin.core.counting import Counting, count
 from nearkin.core.errors import Misconfigured, Unavailable
 from nearkin.core.evidence import (
     AnchorDelta,
@@ -33,11 +34,13 @@ from nearkin.core.evidence import (
     Source,
     Tally,
 )
+from nearkin.core.feedback import Visit, VisitKind
 from nearkin.core.ports import EvidenceStore
 from nearkin.ops.settings import Settings
 from nearkin.stores import evidence
 from nearkin.stores.evidence import RedisEvidence
 from nearkin.stores.memory_evidence import MemoryEvidence
+from nearkin.stores.redis_client import translated
 from nearkin.stores.shards import SHARDS, shard_of
 from stores.redis_process import RedisProcess
 
@@ -204,19 +207,14 @@ class TestCounting:
         assert found.of("x") == dict.fromkeys(Metric, 1.5)
 
     async def test_marginals_and_all_visits_are_read_beside_the_pairs(self, store: EvidenceStore) -> None:
-        tally = Tally(HALF_LIFE)
-        for visit in range(3):
-            tally.visit(f"v{visit}", ["a", "b", f"c{visit}"], LANDMARK * HALF_LIFE, 10)
-        visits: Counter = Counter()
-        for home, count in tally.visits().items():
-            visits[shard_of(home)] += count
-        deltas = defaultdict(list)
-        for delta in tally.deltas():
-            deltas[shard_of(delta.anchor)].append(delta)
+        tallies = [Tally(HALF_LIFE) for _ in range(SHARDS)]
+        for number in range(3):
+            visit = Visit(f"e{number}", LANDMARK * HALF_LIFE, f"v{number}", VisitKind.BASKET, ("a", "b", f"c{number}"))
+            count(visit, tallies, Counting(shard_of))
         await store.apply(
             [
-                ShardBatch(TOPIC, shard, 0, 3, tally.landmark, deltas[shard], visits[shard])
-                for shard in {*deltas, *visits}
+                ShardBatch(TOPIC, shard, 0, 3, tally.landmark, tally.deltas(), tally.visits)
+                for shard, tally in enumerate(tallies)
             ]
         )
         remembered = await store.read(["a"], ["b", "c1", "unknown"], LANDMARK * HALF_LIFE)
@@ -445,7 +443,7 @@ class TestRedis:
         ],
     )
     def test_what_passes_is_told_as_unavailable_in_words_of_our_own(self, error: RedisError, meaning: str) -> None:
-        told = evidence.translated(error)
+        told = translated(error)
         assert isinstance(told, Unavailable)
         assert re.search(meaning, str(told))
         assert str(error) not in str(told)
@@ -459,7 +457,7 @@ class TestRedis:
         ],
     )
     def test_what_stays_is_told_with_its_remedy(self, error: RedisError, remedy: str) -> None:
-        told = evidence.translated(error)
+        told = translated(error)
         assert isinstance(told, Misconfigured)
         assert remedy in told.remedy
         assert "secret" not in str(told)

@@ -27,6 +27,9 @@ MOVE_AFTER = 32
 
 DAY_MS = 86_400_000
 
+#: Begins the id of an anchor that is no item: it holds what is counted of the whole stream (`core.counting`).
+RESERVED = "\x00"
+
 
 class Metric(IntEnum):
     """What is counted of a pair; the number is its bit in what is stored, so it never changes."""
@@ -108,6 +111,7 @@ class ShardBatch:
         landmark: what all values are relative to, in half-lives since the epoch.
         deltas: of distinct anchors, all of this shard.
         visits: added to the shard's part of all visits.
+        newest_ms: the newest time of an event that the deltas are made of; 0 where there is none.
     """
 
     source: Source
@@ -117,6 +121,7 @@ class ShardBatch:
     landmark: int
     deltas: Sequence[AnchorDelta] = ()
     visits: float = 0.0
+    newest_ms: int = 0
 
     def __post_init__(self) -> None:
         if not 0 <= self.start < self.end:
@@ -183,23 +188,49 @@ class Remembered:
 
 
 class Tally:
-    """Adds the events of a batch up, so that a store sees every pair once: one landmark for all of them.
+    """Adds up what the events of a batch count in one shard, so that a store sees every pair once, on one landmark.
+
+    Whoever adds takes the event's weight first (`weigh`), which may move the landmark and with it every sum, and then
+    adds multiples of it to the counts that `pairs` gives. `core.counting` says which.
 
     Args:
         half_life_ms: of the store's rules.
+
+    Attributes:
+        landmark: what all values are relative to, in half-lives since the epoch; 0 before the first event.
+        newest_ms: the newest time of an event; 0 before the first.
+        visits: of all visits, those that this shard counts.
     """
 
     def __init__(self, half_life_ms: int) -> None:
         self._half_life_ms = half_life_ms
-        self._landmark: int | None = None
+        self.landmark = 0
+        self.newest_ms = 0
+        self.visits = 0.0
         self._pairs: dict[str, dict[str, list[float]]] = {}
         self._marginals: dict[str, float] = {}
-        self._visits: dict[str, float] = {}
 
-    @property
-    def landmark(self) -> int:
-        """What all values are relative to, in half-lives since the epoch; 0 before the first event."""
-        return self._landmark or 0
+    def weigh(self, at_ms: int) -> float:
+        """What an event counts on the batch's landmark, which follows events that are far ahead of it.
+
+        Args:
+            at_ms: when it happened, in milliseconds since the epoch, above 0.
+        """
+        if at_ms > self.newest_ms:
+            newest = at_ms // self._half_life_ms
+            if self.newest_ms == 0:
+                self.landmark = newest
+            elif newest - self.landmark > MOVE_AFTER:
+                self._move(newest)
+            self.newest_ms = at_ms
+        return weight_at(at_ms, self.landmark, self._half_life_ms)
+
+    def pairs(self, anchor: str) -> dict[str, list[float]]:
+        """The counts of each candidate of an anchor, by `Metric`: add to them, and put in what is not there."""
+        pairs = self._pairs.get(anchor)
+        if pairs is None:
+            pairs = self._pairs[anchor] = {}
+        return pairs
 
     def add(self, anchor: str, candidate: str, metric: Metric, at_ms: int, amount: float = 1.0) -> None:
         """Count something of a pair.
@@ -211,63 +242,27 @@ class Tally:
             at_ms: when, in milliseconds since the epoch.
             amount: how much of it, at least 0.
         """
-        weight = self._weigh(at_ms)
-        self._counts(anchor, candidate)[metric] += weight * amount
+        weight = self.weigh(at_ms)
+        self.pairs(anchor).setdefault(candidate, [0.0] * len(Metric))[metric] += weight * amount
 
-    def expose(self, anchor: str, candidate: str, expected: float, at_ms: int) -> None:
-        """Count a visible impression, with the prior of its position."""
-        weight = self._weigh(at_ms)
-        counts = self._counts(anchor, candidate)
-        counts[Metric.EXPOSURES] += weight
-        counts[Metric.EXPECTED] += weight * expected
-
-    def visit(self, visit_id: str, items: Sequence[str], at_ms: int, most_partners: int) -> None:
-        """Count a visit: each item's marginal, and its co-visits with the others or with a fair sample of them."""
-        weight = self._weigh(at_ms)
-        distinct = list(dict.fromkeys(items))
-        for anchor in distinct:
-            self._marginals[anchor] = self._marginals.get(anchor, 0.0) + weight
-        if distinct:
-            home = min(distinct)
-            self._visits[home] = self._visits.get(home, 0.0) + weight
-        for anchor, partner, share in visit_pairs(visit_id, distinct, most_partners):
-            self._counts(anchor, partner)[Metric.CO_VISITS] += weight * share
+    def visited(self, item_id: str, weight: float) -> None:
+        """Add to an item's marginal."""
+        self._marginals[item_id] = self._marginals.get(item_id, 0.0) + weight
 
     def deltas(self) -> list[AnchorDelta]:
         """What the events add, by anchor."""
         anchors = dict.fromkeys((*self._pairs, *self._marginals))
         return [AnchorDelta(one, self._marginals.get(one, 0.0), self._pairs.get(one, {})) for one in anchors]
 
-    def visits(self) -> dict[str, float]:
-        """All visits, each under the item whose shard counts it, so that no two do."""
-        return dict(self._visits)
-
-    def _counts(self, anchor: str, candidate: str) -> list[float]:
-        if anchor == candidate:
-            raise ValueError(f"item {anchor!r} is paired with itself")
-        pairs = self._pairs.setdefault(anchor, {})
-        counts = pairs.get(candidate)
-        if counts is None:
-            counts = pairs[candidate] = [0.0] * len(Metric)
-        return counts
-
-    def _weigh(self, at_ms: int) -> float:
-        newest = at_ms // self._half_life_ms
-        if self._landmark is None:
-            self._landmark = newest
-        elif newest - self._landmark > MOVE_AFTER:
-            self._move(newest)
-        return weight_at(at_ms, self._landmark, self._half_life_ms)
-
     def _move(self, landmark: int) -> None:
         shift = self.landmark - landmark
         for pairs in self._pairs.values():
             for counts in pairs.values():
                 counts[:] = [math.ldexp(count, shift) for count in counts]
-        for totals in (self._marginals, self._visits):
-            for item, total in totals.items():
-                totals[item] = math.ldexp(total, shift)
-        self._landmark = landmark
+        for item, total in self._marginals.items():
+            self._marginals[item] = math.ldexp(total, shift)
+        self.visits = math.ldexp(self.visits, shift)
+        self.landmark = landmark
 
 
 def weight_at(at_ms: int, landmark: int, half_life_ms: int) -> float:

@@ -9,7 +9,7 @@ from functools import lru_cache
 
 from kafka.partitioner.default import murmur2
 
-from nearkin.core.evidence import ShardBatch
+from nearkin.core.evidence import RESERVED, ShardBatch
 
 #: For the life of a store: with another number, every guard would mean something else.
 SHARDS = 64
@@ -17,7 +17,9 @@ SHARDS = 64
 
 @lru_cache(maxsize=65_536)
 def shard_of(item_id: str) -> int:
-    """The number of the shard that holds an item's evidence, from 0."""
+    """The number of the shard that holds an item's evidence, from 0; a reserved anchor names its own at its end."""
+    if item_id.startswith(RESERVED):
+        return int(item_id.rpartition(":")[2])
     return int(murmur2(item_id.encode()) & 0x7FFF_FFFF) % SHARDS
 
 

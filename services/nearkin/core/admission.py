@@ -1,0 +1,128 @@
+"""Which events of a partition count: each once, and of one person only so much.
+
+The answer is a pure function of the offsets just before an event's own. So whoever begins in the midst of a partition
+reads that many offsets first, without applying them, and decides as one who was there all the time.
+
+*Repeats.* An event whose id one of the last `window` offsets had does not count again. A repeat that comes later than
+that counts: the window is what is remembered, and memory is bounded by it.
+
+*Hammering.* What a person does with the same pair more than `clamp` times within the window does not count, and is
+suspicious: the same action with the same item beside the same anchor, a slate of the same anchor, a visit of the same
+items. Whoever is not named cannot be told apart, and is not clamped.
+"""
+
+from array import array
+from enum import Enum
+from hashlib import blake2b
+
+from nearkin.core.feedback import Impressions, Interaction, Visit
+
+#: What an offset of the window takes, at most, where every event names a user; measured by
+#: `tests/core/test_admission.py`.
+BYTES_AN_OFFSET = 320
+
+#: Stands for the deed of an event without a user.
+_NOBODY = 0
+
+
+class Verdict(Enum):
+    """What becomes of an event."""
+
+    COUNTS = "counts"
+    REPEATED = "repeated"  # its id was there within the window
+    CLAMPED = "clamped"  # its user did the same too often within the window
+
+
+class Admission:
+    """Decides which events of one partition count.
+
+    Memory is bounded by the window: `BYTES_AN_OFFSET` for each of its offsets, whatever events hold. Ids and deeds are
+    remembered as 64 bits of a hash that is the same in every process: of a million events, two have the same with a
+    probability of 3e-8.
+
+    Args:
+        window: how many offsets before an event's own are looked at, from 1.
+        clamp: how often a person may do the same within the window, from 1.
+    """
+
+    def __init__(self, window: int, clamp: int) -> None:
+        for name, value in (("window", window), ("clamp", clamp)):
+            if value < 1:
+                raise ValueError(f"{name} is {value}; it must be at least 1")
+        self.window, self.clamp = window, clamp
+        # A ring of what the window holds, oldest first: at most one event an offset, so it never overflows.
+        self._offsets, self._ids, self._deeds = (array(kind, bytes(8 * window)) for kind in "qQQ")
+        self._begin = self._end = 0
+        # Where in the ring each id came last. Only there it counts as a deed: so what is known follows from what the
+        # window holds, even where one id came with two contents.
+        self._last: dict[int, int] = {}
+        self._times: dict[int, int] = {}
+
+    def admit(self, offset: int, event: Impressions | Interaction | Visit) -> Verdict:
+        """Decide of the next event of the partition, and remember it.
+
+        To refill, call it with what the `window` offsets before the first event hold, and ignore the answers.
+
+        Args:
+            offset: where the event stands, after the one before.
+            event: what keeps its contract, be it timely or not: time must not change what is remembered.
+
+        Raises:
+            ValueError: the offset is not after the one before.
+        """
+        if self._end > self._begin and offset <= self._offsets[(self._end - 1) % self.window]:
+            raise ValueError(f"offset {offset} does not come after the one before")
+        self._forget(offset - self.window)
+        event_id, deed = _hash(event.event_id), _deed(event)
+        before = self._last.get(event_id)
+        if before is not None:
+            verdict = Verdict.REPEATED
+            self._undo(self._deeds[before])
+        elif deed != _NOBODY and self._times.get(deed, 0) >= self.clamp:
+            verdict = Verdict.CLAMPED
+        else:
+            verdict = Verdict.COUNTS
+        place = self._end % self.window
+        self._offsets[place], self._ids[place], self._deeds[place] = offset, event_id, deed
+        self._end += 1
+        self._last[event_id] = place
+        if deed != _NOBODY:
+            self._times[deed] = self._times.get(deed, 0) + 1
+        return verdict
+
+    def _forget(self, before: int) -> None:
+        """Forget what stands at offsets before one."""
+        while self._begin < self._end:
+            place = self._begin % self.window
+            if self._offsets[place] >= before:
+                return
+            if self._last[self._ids[place]] == place:
+                del self._last[self._ids[place]]
+                self._undo(self._deeds[place])
+            self._begin += 1
+
+    def _undo(self, deed: int) -> None:
+        if deed == _NOBODY:
+            return
+        if self._times[deed] == 1:
+            del self._times[deed]
+        else:
+            self._times[deed] -= 1
+
+
+def _deed(event: Impressions | Interaction | Visit) -> int:
+    """What a person may do so often: a hash of who and what."""
+    match event:
+        case _ if event.user is None:
+            return _NOBODY
+        case Interaction():
+            return _hash(event.user, event.anchor, event.item_id, event.action)
+        case Impressions():
+            return _hash(event.user, event.anchor)
+        case Visit():
+            return _hash(event.user, *sorted(event.items))
+
+
+def _hash(*texts: str) -> int:
+    """64 bits of what no text holds twice: a control character, which no id may hold, stands between them."""
+    return int.from_bytes(blake2b("\n".join(texts).encode(), digest_size=8).digest(), "little")
