@@ -136,7 +136,7 @@ def test_the_commands_of_the_readme_can_be_typed_as_they_stand(tmp_path):
     assert list(said) == ["publish", "similar", "item", "delete", "topics"]
     assert "published 3 events" in said["publish"]
     assert "Red tea pot" in said["similar"]
-    assert "Fused scores are relative to this answer" in said["similar"]
+    assert "Scores are relative to this answer" in said["similar"]
     assert "deletion of mug-1 published" in said["delete"]
 
 

@@ -21,7 +21,7 @@ from rich.table import Table
 
 import nearkin
 from nearkin.cli.printable import printable
-from nearkin.cli.similar import FUSED_SCORES
+from nearkin.cli.similar import RELATIVE_SCORES
 from nearkin.cli.terminal import terminal
 
 if TYPE_CHECKING:
@@ -323,7 +323,7 @@ def _show(console: Console, figures: Figures, stack: "Stack") -> None:
     for shown in figures.shown:
         _show_item(console, shown)
     if figures.shown:
-        console.print(FUSED_SCORES, style="dim", highlight=False)
+        console.print(RELATIVE_SCORES, style="dim", highlight=False)
     console.print(endpoints_table(stack.endpoints))
     console.print(
         f"Start {figures.start_s:.1f} s, first load of {figures.catalogue_items - figures.new_items} items "

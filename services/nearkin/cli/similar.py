@@ -3,12 +3,15 @@
 import json
 import math
 import re
+from collections.abc import Mapping
 from dataclasses import asdict
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import click
+from rich.console import Console
 from rich.table import Table
+from rich.text import Text
 
 from nearkin.cli.printable import printable
 from nearkin.cli.target import data_option, target
@@ -16,13 +19,19 @@ from nearkin.cli.terminal import terminal
 from nearkin.contracts.limits import CURRENCY_PATTERN
 from nearkin.core.filters import ItemFilter, PriceRange
 from nearkin.core.item import Availability, CategoryPath, Content
-from nearkin.core.retrieval import Retrieval
+from nearkin.core.retrieval import Ranking, Retrieval
+
+if TYPE_CHECKING:
+    from nearkin.client.lookup import Moved, Neighbour, SimilarItems
 
 #: How many neighbours the look-up service gives at most; its own constant is slow to import, and a test compares them.
 MOST = 200
 
-#: What a table of fused scores must say: its first one looks like a perfect match, and is none.
-FUSED_SCORES = "Fused scores are relative to this answer: 1 is what came first by meaning and by words, however near."
+#: What a table of scores must say: its first one may look like a perfect match, and is none.
+RELATIVE_SCORES = "Scores are relative to this answer: they order it, and mean nothing beside those of another one."
+
+#: What is told of a neighbour only where an explanation was asked for.
+_EXPLAINING = ("sources", "features", "contributions")
 
 
 class CategoryPathType(click.ParamType):
@@ -93,7 +102,19 @@ def _is_amount(end: float | None) -> bool:
     "--retrieval", type=click.Choice([str(r) for r in Retrieval]), default="fused", show_default=True,
     help="By meaning (dense), by words (lexical), or both.",
 )  # fmt: skip
-@click.option("--explain", is_flag=True, help="Show which search found a neighbour, with its score and rank.")
+@click.option(
+    "--ranking", type=click.Choice([str(r) for r in Ranking]),
+    help="Order by content, by evidence (what people did), or by both combined, which is the default.",
+)  # fmt: skip
+@click.option("--surface", default="", help="Where the answer will be shown, such as product-page.")
+@click.option("--request-id", default="", metavar="ID", help="Names the look-up: the same draws the same.")
+@click.option("--no-exploration", is_flag=True, help="Answer with the best that is known, and draw nothing.")
+@click.option("--pin", "pinned_ids", multiple=True, metavar="ID", help="Stands first, in the order given.")
+@click.option("--popular-if-unknown", is_flag=True, help="Show what is popular where the index has no such item.")
+@click.option(
+    "--explain", is_flag=True,
+    help="Show of each neighbour who named it, its features and what they add, and what was moved.",
+)  # fmt: skip
 @click.option("--json", "as_json", is_flag=True, help="Print JSON.")
 @data_option
 def similar(
@@ -101,6 +122,12 @@ def similar(
     text: str | None,
     k: int,
     retrieval: str,
+    ranking: str | None,
+    surface: str,
+    request_id: str,
+    no_exploration: bool,
+    pinned_ids: tuple[str, ...],
+    popular_if_unknown: bool,
     explain: bool,
     as_json: bool,
     data: Path | None,
@@ -131,20 +158,95 @@ def similar(
             filter=wanted,
             retrieval=Retrieval(retrieval),
             explain=explain,
+            ranking=None if ranking is None else Ranking(ranking),
+            request_id=request_id,
+            surface=surface,
+            no_exploration=no_exploration,
+            pinned_ids=pinned_ids,
+            popular_if_unknown=popular_if_unknown,
         )
     if as_json:
-        answer = asdict(found)
-        for neighbour in () if explain else answer["neighbours"]:
-            del neighbour["sources"]
-        click.echo(json.dumps(answer))
+        click.echo(json.dumps(_as_json(found, explain=explain)))
         return
-    table = Table("", "id", "score", "title", *(["found by"] if explain else []))
-    for rank, one in enumerate(found.neighbours, 1):
-        sources = ", ".join(f"{s.name} #{s.rank} ({s.score:.3f})" for s in one.sources)
-        found_by = [sources] if explain else []
-        table.add_row(str(rank), printable(one.id), f"{one.score:.4f}", printable(one.title), *found_by)
     console = terminal()
-    console.print(table if found.neighbours else "no item is similar under these conditions")
-    if found.neighbours and retrieval == Retrieval.FUSED:
-        console.print(FUSED_SCORES, style="dim", highlight=False)
-    console.print(f"from {found.collection}, bundle {found.bundle}", style="dim", highlight=False)
+    if not found.neighbours:
+        console.print("no item is similar under these conditions")
+    elif explain:
+        console.print(_explained(found.neighbours))
+    else:
+        console.print(_listed(found.neighbours))
+    if found.moved:
+        console.print(_moves(found.moved))
+    if found.neighbours:
+        console.print(RELATIVE_SCORES, style="dim", highlight=False)
+    _show_origin(console, found)
+
+
+def _as_json(found: "SimilarItems", *, explain: bool) -> dict[str, Any]:
+    """All of the answer; what is not known of a neighbour, a feature that is not a number, is null."""
+    answer = asdict(found)
+    for neighbour in answer["neighbours"]:
+        if explain:
+            for part in ("features", "contributions"):
+                neighbour[part] = {
+                    name: value if math.isfinite(value) else None for name, value in neighbour[part].items()
+                }
+        else:
+            for part in _EXPLAINING:
+                del neighbour[part]
+    return answer
+
+
+def _listed(neighbours: "tuple[Neighbour, ...]") -> Table:
+    table = Table("", "id", "score", "title")
+    for rank, one in enumerate(neighbours, 1):
+        table.add_row(str(rank), printable(one.id), f"{one.score:.4f}", printable(one.title))
+    return table
+
+
+def _explained(neighbours: "tuple[Neighbour, ...]") -> Table:
+    """A paragraph for each neighbour: its lines break where the terminal ends, none is cut."""
+    table = Table.grid(padding=(0, 1))
+    for rank, one in enumerate(neighbours, 1):
+        table.add_row(f"{rank:>3}", Text.assemble((str(printable(one.id)), "bold"), "  ", printable(one.title)))
+        chance = f", stands here with probability {one.propensity:.3g}" if one.propensity else ""
+        table.add_row("", f"score {one.score:.4f}{chance}")
+        sources = ", ".join(f"{source.name} #{source.rank} ({source.score:.3f})" for source in one.sources)
+        table.add_row("", f"found by {sources or 'nobody that is told'}")
+        if one.features:
+            table.add_row("", _weighed(one.features, one.contributions))
+        table.add_row("", "")
+    return table
+
+
+def _weighed(features: Mapping[str, float], contributions: Mapping[str, float]) -> str:
+    """What adds to a score, the most first, and what does not."""
+    adding = sorted((name for name in features if contributions.get(name)), key=lambda name: -abs(contributions[name]))
+    parts = [f"{name} {_value(features[name])} adds {contributions[name]:+.4f}" for name in adding]
+    rest = [f"{name} {_value(value)}" for name, value in features.items() if name not in adding]
+    return "; ".join([*parts, *([f"adding nothing: {', '.join(rest)}"] if rest else [])])
+
+
+def _value(value: float) -> str:
+    return f"{value:.4g}" if math.isfinite(value) else "unknown"
+
+
+def _moves(moved: "tuple[Moved, ...]") -> Table:
+    table = Table("moved", "by", "from", "to", title="What a rule, diversity or the draw did", title_justify="left")
+    for one in moved:
+        table.add_row(
+            printable(one.id), printable(one.by), str(one.rank_before or "beyond"), str(one.rank_after or "taken out")
+        )
+    return table
+
+
+def _show_origin(console: Console, found: "SimilarItems") -> None:
+    """What the answer rests on, and what it had to do without."""
+    if found.degraded:
+        without = ", ".join(found.degraded)
+        console.print(f"answered without: {without}", style="yellow", markup=False, highlight=False)
+    parts = [f"from {found.collection}, bundle {found.bundle}"] if found.collection else []
+    parts += [f"ranked by {found.ranking}"] if found.ranking else []
+    parts += [f"draw: {found.draw}"] if found.draw else []
+    parts += [f"request {found.request_id}"] if found.request_id else []
+    console.print("; ".join(parts), style="dim", markup=False, highlight=False)
