@@ -21,6 +21,7 @@ from scipy import sparse  # type: ignore[import-untyped]
 from benchmarks.datasets import load_protocol, unpack
 from benchmarks.quality import CUTS, TUNED_ON, split
 from benchmarks.report import conclude, print_table
+from nearkin.core.candidates import ItemFacts
 from nearkin.core.fusion import LEXICAL_WEIGHT, fuse
 from nearkin.core.item import Content
 from nearkin.core.ports import ContentEncoder
@@ -94,7 +95,8 @@ def minmax(weight: float) -> Fusion:
 def shipped(dense: Scores, words: Scores) -> Scores:
     """`core.fusion` itself."""
     lists = [
-        [Hit(str(i), float(s[i])) for i in np.argsort(-s, kind="stable")[:DEPTH] if s[i] > 0] for s in (dense, words)
+        [Hit(str(i), float(s[i]), ItemFacts(str(i))) for i in np.argsort(-s, kind="stable")[:DEPTH] if s[i] > 0]
+        for s in (dense, words)
     ]
     fused = np.zeros(len(dense))
     for one in fuse(lists[0], lists[1], 2 * DEPTH):

@@ -33,6 +33,7 @@ from benchmarks.publishing import until_visible
 from benchmarks.report import Bar, conclude, print_table
 from nearkin.client.lookup import LookupClient
 from nearkin.client.producer import Producer
+from nearkin.core.candidates import ItemFacts
 from nearkin.core.errors import NearkinError, NothingToEncode
 from nearkin.core.fusion import fuse
 from nearkin.core.item import Content
@@ -106,7 +107,9 @@ class ExactEngine:
 
     def _hits(self, row: int, scores: NDArray[np.floating]) -> list[Hit]:
         order = np.argsort(-scores, kind="stable")[: CANDIDATES + 1]
-        return [Hit(self.ids[other], float(scores[other])) for other in order if other != row]
+        return [
+            Hit(self.ids[other], float(scores[other]), ItemFacts(self.ids[other])) for other in order if other != row
+        ]
 
 
 def split(protocol: ModuleType, transactions: Path, folder: Path, cut: str, until: str | None) -> None:

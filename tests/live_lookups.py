@@ -8,6 +8,7 @@ from dataclasses import dataclass, field
 from prometheus_client import CollectorRegistry
 
 from nearkin.client.lookup import LookupClient
+from nearkin.core.candidates import ItemFacts
 from nearkin.core.errors import Unavailable
 from nearkin.core.item import ItemState
 from nearkin.core.ports import ContentEncoder, IndexedItem, ItemCollection, ItemWrite, Search
@@ -73,6 +74,11 @@ class WatchedCollection:
         self.watched.reads += 1
         await self.watched.may_answer.wait()
         return await self.collection.read(ids)
+
+    async def read_facts(self, ids: Sequence[str]) -> dict[str, ItemFacts]:
+        self.watched.reads += 1
+        await self.watched.may_answer.wait()
+        return await self.collection.read_facts(ids)
 
     async def write(self, writes: Sequence[ItemWrite]) -> frozenset[str]:
         return await self.collection.write(writes)

@@ -1,5 +1,6 @@
 """What the index holds of an item gives the item back, and filter fields that say what look-ups ask for."""
 
+from dataclasses import replace
 from functools import reduce
 from typing import Any
 
@@ -7,7 +8,16 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from nearkin.contracts.events import Kind
-from nearkin.contracts.stored import PAYLOAD_INDEXES, attribute_key, category_key, from_payload, to_payload
+from nearkin.contracts.stored import (
+    PAYLOAD_INDEXES,
+    attribute_key,
+    category_key,
+    facts_of,
+    from_payload,
+    to_facts,
+    to_payload,
+)
+from nearkin.core.candidates import ItemFacts
 from nearkin.core.item import (
     MAX_VERSION,
     NEVER,
@@ -78,7 +88,8 @@ def states(draw: st.DrawFn) -> ItemState:
     return reduce(merge, events)
 
 
-indexed = st.builds(IndexedItem, states(), texts, st.integers(0, MAX_VERSION))
+moments = st.integers(0, MAX_VERSION)
+indexed = st.builds(IndexedItem, states(), texts, moments, moments, st.binary(max_size=32))
 
 
 @given(indexed)
@@ -86,6 +97,46 @@ def test_an_item_comes_back_as_it_went(item: IndexedItem) -> None:
     back = from_payload(to_payload(item))
     assert back == item
     assert repr(back) == repr(item), "types and the order of mappings come back too"
+
+
+@given(indexed)
+def test_facts_say_the_same_whether_they_are_stored_or_made_from_the_item(item: IndexedItem) -> None:
+    stored = to_payload(item)
+    assert ("facts" in stored) == item.state.is_present
+    assert to_facts(item) == (facts_of(stored["facts"]) if item.state.is_present else None)
+
+
+def test_facts_are_of_the_content_and_of_the_offer_in_force() -> None:
+    content = replace(CONTENT, maker="Potter", variant_group="mugs-1")
+    state = merge(
+        upserted("i", content, 1, Offer(Price(9.0, "EUR")), 1),
+        offered("i", Offer(Price(7.5, "EUR"), Availability.PREORDER, ("DE", "FR")), 2),
+    )
+    assert to_facts(IndexedItem(state, "print", 5, first_seen=3, sketch=b"\x00\xff")) == ItemFacts(
+        id="i",
+        title="Blue mug",
+        categories=("home/kitchen/mugs", "home/him%2Fher", "home"),
+        price=7.5,
+        currency="EUR",
+        availability=Availability.PREORDER,
+        markets=("DE", "FR"),
+        maker="Potter",
+        variant_group="mugs-1",
+        first_seen=3,
+        sketch=b"\x00\xff",
+    )
+
+
+def test_facts_of_a_newer_version_with_more_fields_are_read() -> None:
+    text = to_payload(IndexedItem(upserted("i", CONTENT, 1)))["facts"]
+    assert facts_of(text.removesuffix("]") + ',"new",{"more":1}]') == facts_of(text)
+
+
+def test_an_item_that_was_stored_before_there_were_facts_is_read() -> None:
+    old = '{"state":{"id":"i","content":{"title":"mug"},"content_version":1},"fingerprint":"f","indexed_at":5}'
+    item = from_payload({"item": old})
+    assert item == IndexedItem(upserted("i", Content(title="mug"), 1), "f", 5, first_seen=0, sketch=b"")
+    assert to_facts(item) == ItemFacts("i", "mug")
 
 
 @given(indexed)
@@ -102,7 +153,7 @@ def test_indexed_fields_have_the_type_of_their_index(item: IndexedItem) -> None:
 def test_only_a_present_item_has_filter_fields(item: IndexedItem) -> None:
     stored = to_payload(item)
     assert bool(FILTERS & set(stored)) == item.state.is_present
-    assert ("title" in stored) == item.state.is_present
+    assert ("facts" in stored) == item.state.is_present
     assert stored.get("hidden", 0) == int(not item.state.is_visible)
     state = item.state.versions
     assert (stored["content_version"], stored["offer_version"], stored["deleted_version"]) == (
@@ -143,7 +194,8 @@ def test_an_offer_without_markets_is_sold_everywhere() -> None:
 
 def test_a_hidden_item_is_held_and_not_visible() -> None:
     stored = payload(upserted("i", Content(status=Status.HIDDEN), 1))
-    assert (stored["hidden"], stored["title"]) == (1, "")
+    assert stored["hidden"] == 1
+    assert facts_of(stored["facts"]).id == "i"
 
 
 paths = st.lists(st.text(st.sampled_from("a/%2F"), min_size=1, max_size=4), min_size=1, max_size=4).map(tuple)

@@ -7,6 +7,7 @@ from hypothesis import strategies as st
 
 from live_lookups import WatchedIndex
 from nearkin.core import item
+from nearkin.core.candidates import CandidateSource
 from nearkin.core.errors import InvalidRequest, Misconfigured, PermanentError, Unavailable, UnknownItem
 from nearkin.core.filters import ItemFilter
 from nearkin.core.item import Content, ItemState, Offer, Price, Status
@@ -135,9 +136,9 @@ async def test_each_retrieval_names_its_own_sources():
         assert isinstance(answer, Neighbours)
         names[retrieval] = {source.name for one in answer.neighbours for source in one.sources}
     assert names == {
-        Retrieval.FUSED: {VectorName.CONTENT, VectorName.LEXICAL},
-        Retrieval.DENSE: {VectorName.CONTENT},
-        Retrieval.LEXICAL: {VectorName.LEXICAL},
+        Retrieval.FUSED: {CandidateSource.CONTENT, CandidateSource.LEXICAL},
+        Retrieval.DENSE: {CandidateSource.CONTENT},
+        Retrieval.LEXICAL: {CandidateSource.LEXICAL},
     }
 
 

@@ -2,10 +2,12 @@
 
 import asyncio
 import os
+from dataclasses import replace
 
 import numpy as np
 import pytest
 
+from nearkin.core.candidates import ItemFacts
 from nearkin.core.errors import Misconfigured, Unavailable
 from nearkin.core.filters import ItemFilter, PriceRange
 from nearkin.core.item import Availability, Content, Offer, Price, Status, Versions, merge, upserted
@@ -101,6 +103,7 @@ class TestReadingAndWriting:
 
     async def test_nothing_asked_is_nothing_answered(self, items: ItemCollection) -> None:
         assert await items.read([]) == {}
+        assert await items.read_facts([]) == {}
         assert await items.write([]) == frozenset()
         assert await items.search([]) == []
 
@@ -190,6 +193,41 @@ class TestReadingAndWriting:
             await items.write([ItemWrite(insert("a", NEAR).item, None, Stored.VECTORS)])
 
 
+class TestFacts:
+    async def test_facts_are_read_of_what_has_content_whether_it_may_be_shown_or_not(
+        self, items: ItemCollection
+    ) -> None:
+        mug = insert("mug", NEAR, content=MUG, offer=MUG_OFFER)
+        gone = insert("gone", NEAR)
+        await items.write(
+            [
+                replace(mug, item=replace(mug.item, first_seen=7, sketch=bytes(range(32)))),
+                insert("hidden", NEAR, content=Content(title="hidden", status=Status.HIDDEN)),
+                insert_offer("pending"),
+                gone,
+            ]
+        )
+        await items.write([delete(gone.item.state, 2)])
+        assert await items.read_facts(["mug", "hidden", "pending", "gone", "unknown"]) == {
+            "mug": MUG_FACTS,
+            "hidden": ItemFacts("hidden", "hidden"),
+        }
+
+    async def test_facts_follow_a_change_of_the_offer(self, items: ItemCollection) -> None:
+        first = insert("a", NEAR)
+        await items.write([first])
+        await items.write([reoffer(first.item.state, Offer(Price(2.5, "EUR"), markets=("FR",)), 9)])
+        assert await items.read_facts(["a"]) == {
+            "a": ItemFacts("a", "title of a", price=2.5, currency="EUR", markets=("FR",))
+        }
+
+    async def test_facts_of_many_items_are_read_at_once(self, items: ItemCollection) -> None:
+        ids = [f"i{number}" for number in range(300)]
+        await items.write([insert(item_id, NEAR) for item_id in ids])
+        facts = await items.read_facts(ids)
+        assert {item_id: one.title for item_id, one in facts.items()} == {one: f"title of {one}" for one in ids}
+
+
 class TestTombstones:
     async def test_a_deleted_item_is_held_and_found_nowhere(self, items: ItemCollection) -> None:
         first = insert("a", NEAR, 1)
@@ -231,16 +269,22 @@ class TestSearching:
         await items.write([insert("far", FAR), insert("near", NEAR), insert("middle", vectors(1.0, 1.0))])
         (hits,) = await items.search([Search(VectorName.CONTENT, dense(1.0), 10)])
         assert [hit.id for hit in hits] == ["near", "middle", "far"]
-        assert [hit.title for hit in hits] == ["title of near", "title of middle", "title of far"]
+        assert [hit.facts.title for hit in hits] == ["title of near", "title of middle", "title of far"]
         assert hits[0].score == pytest.approx(NEAR.content[0], abs=1e-3)
 
-    async def test_hits_carry_the_title_of_now_after_every_kind_of_change(self, items: ItemCollection) -> None:
+    async def test_a_hit_carries_the_facts_of_its_item(self, items: ItemCollection) -> None:
+        write = insert("mug", NEAR, content=MUG, offer=MUG_OFFER)
+        await items.write([replace(write, item=replace(write.item, first_seen=7, sketch=bytes(range(32))))])
+        (hits,) = await items.search([Search(VectorName.CONTENT, dense(1.0), 10)])
+        assert [(hit.id, hit.facts) for hit in hits] == [("mug", MUG_FACTS)]
+
+    async def test_hits_carry_the_facts_of_now_after_every_kind_of_change(self, items: ItemCollection) -> None:
         def retitled(title: str, version: int) -> IndexedItem:
             return indexed(upserted("b", Content(title=title), version))
 
         async def titles() -> list[str]:
             (hits,) = await items.search([Search(VectorName.CONTENT, "a", 10)])
-            return [hit.title for hit in hits]
+            return [hit.facts.title for hit in hits]
 
         await items.write([insert("a", NEAR), insert("b", NEAR, 1, Content(title="first"))])
         assert await titles() == ["first"]
@@ -309,6 +353,71 @@ class TestSearching:
         assert await found(items, "unknown") == []
 
 
+class TestSearchingAmongItems:
+    async def test_only_the_items_named_are_scored_and_each_of_them(self, items: ItemCollection) -> None:
+        await items.write([insert(f"i{number}", random_vectors(number)) for number in range(300)])
+        query = random_vectors(1000).content
+        named = [f"i{number}" for number in range(0, 300, 3)]
+        search = Search(VectorName.CONTENT, query, 200)
+        some, every = await items.search([replace(search, among=(*named, "unknown")), replace(search, limit=300)])
+        assert {hit.id for hit in some} == set(named)
+        scores = {hit.id: hit.score for hit in every}
+        assert {hit.id: hit.score for hit in some} == pytest.approx(
+            {item_id: scores[item_id] for item_id in named}, abs=1e-6
+        )
+        assert [hit.score for hit in some] == sorted((hit.score for hit in some), reverse=True)
+
+    async def test_the_best_of_them_are_found_within_the_limit(self, items: ItemCollection) -> None:
+        await items.write([insert(f"i{number}", random_vectors(number)) for number in range(50)])
+        among = tuple(f"i{number}" for number in range(1, 30))
+        whole, head = await items.search(
+            [Search(VectorName.CONTENT, "i0", limit, among=among) for limit in (len(among), 5)]
+        )
+        assert [hit.id for hit in head] == [hit.id for hit in whole][:5]
+
+    async def test_what_may_not_be_found_is_not_found_when_it_is_named(self, items: ItemCollection) -> None:
+        gone = insert("gone", NEAR)
+        await items.write(
+            [
+                insert("anchor", NEAR),
+                insert("mug", NEAR, content=MUG, offer=MUG_OFFER),
+                insert("plate", NEAR, content=PLATE, offer=PLATE_OFFER),
+                insert("hidden", NEAR, content=replace(MUG, status=Status.HIDDEN), offer=MUG_OFFER),
+                insert_offer("pending"),
+                gone,
+            ]
+        )
+        await items.write([delete(gone.item.state, 2)])
+        among = ("anchor", "mug", "plate", "hidden", "pending", "gone", "unknown")
+        narrow = ItemFilter(tags_any=("red",), market="FR", exclude_ids=("plate",))
+        for using in VectorName:
+            free, asked = await items.search(
+                [Search(using, "anchor", 10, filter_, among=among) for filter_ in (ItemFilter(), narrow)]
+            )
+            assert {hit.id for hit in free} == {"mug", "plate"}
+            assert [hit.id for hit in asked] == ["mug"]
+
+    async def test_by_words_only_those_that_share_one_are_found_with_the_score_that_they_have_among_all(
+        self, items: ItemCollection
+    ) -> None:
+        await items.write(
+            [insert("rare", vectors(1.0, t2=1.0)), insert("other", vectors(1.0, t3=1.0))]
+            + [insert(f"common{number}", vectors(1.0, t1=1.0)) for number in range(20)]
+        )
+        search = Search(VectorName.LEXICAL, lexical(t1=1.0, t2=1.0), 50)
+        some, every = await items.search([replace(search, among=("rare", "other", "common3")), search])
+        assert [hit.id for hit in some] == ["rare", "common3"]
+        scores = {hit.id: hit.score for hit in every}
+        assert [hit.score for hit in some] == pytest.approx([scores["rare"], scores["common3"]])
+
+    async def test_among_none_nothing_is_found_and_other_searches_go_on(self, items: ItemCollection) -> None:
+        await items.write([insert("a", NEAR), insert("b", NEAR)])
+        nothing, everything = await items.search(
+            [Search(VectorName.CONTENT, "a", 5, among=()), Search(VectorName.CONTENT, "a", 5)]
+        )
+        assert (nothing, [hit.id for hit in everything]) == ([], ["b"])
+
+
 MUG = Content(
     title="mug",
     categories=(("home", "kitchen", "mugs"), ("gifts",)),
@@ -318,6 +427,16 @@ MUG = Content(
 PLATE = Content(title="plate", categories=(("home", "kitchen"), ("a/b",)), tags=("red",), attributes={"size": "S"})
 MUG_OFFER = Offer(Price(3.5, "GBP"), Availability.IN_STOCK, ("GB", "FR"))
 PLATE_OFFER = Offer(Price(10.0, "GBP"), Availability.OUT_OF_STOCK)
+MUG_FACTS = ItemFacts(
+    "mug",
+    "mug",
+    ("home/kitchen/mugs", "gifts"),
+    3.5,
+    "GBP",
+    markets=("GB", "FR"),
+    first_seen=7,
+    sketch=bytes(range(32)),
+)
 
 
 class TestFilters:

@@ -1,17 +1,23 @@
-"""What the index holds of an item beside its vectors: the whole item, and apart from it the fields that filters need.
+"""What the index holds of an item beside its vectors: the whole item, its facts, and the fields that filters need.
 
 The whole item is one JSON string under `item`, read back without loss: the index is the resolved catalogue, and a
 string costs the least to move; what has its default is left out of it. The other fields are made from it at every
-write, and an item is read back without them. Filter fields stand on items that are present only, and say the offer in
-force.
+write, and an item is read back without them. Filter fields and facts stand on items that are present only, and say the
+offer in force.
+
+Facts are what ranking needs of a hit, and all that a search asks for: one JSON array under `facts`, of which each
+process remembers the latest, because the same items are found again and again. A point that was written before there
+were facts has none: whoever finds it makes them from the whole item (`to_facts`), and the next write puts them there.
 """
 
 import dataclasses
+import functools
 from typing import TYPE_CHECKING, Any, Final, Literal
 
 import msgspec
 
-from nearkin.core.item import CategoryPath, Content, ItemState, Offer
+from nearkin.core.candidates import ItemFacts
+from nearkin.core.item import Availability, CategoryPath, Content, ItemState, Offer
 from nearkin.core.ports import IndexedItem
 
 if TYPE_CHECKING:
@@ -33,11 +39,32 @@ PAYLOAD_INDEXES: Final[dict[str, Literal["keyword", "integer", "float"]]] = {
     "markets": "keyword",
 }
 
+#: So many facts are remembered by a process, some 40 MB.
+FACTS_REMEMBERED: Final = 2**15
+
 #: The market of an offer that is sold everywhere; no market may be called so.
 EVERYWHERE: Final = "*"
 
+
+class _Facts(msgspec.Struct, array_like=True, frozen=True, gc=False):
+    """Facts as they are stored, by place: fields may be added at the end, an older reader passes over them."""
+
+    id: str
+    title: str
+    categories: tuple[str, ...]
+    price: float | None
+    currency: str
+    availability: Availability
+    markets: tuple[str, ...]
+    maker: str
+    variant_group: str
+    first_seen: int
+    sketch: bytes
+
+
 _ENCODER = msgspec.json.Encoder()
 _DECODER = msgspec.json.Decoder(IndexedItem)
+_FACTS_DECODER = msgspec.json.Decoder(_Facts)
 
 
 def _defaults(kind: "type[DataclassInstance]") -> list[tuple[str, object]]:
@@ -77,6 +104,7 @@ def to_payload(item: IndexedItem) -> dict[str, Any]:
         # that must not hold takes two thirds of the time of one with a condition that must.
         payload["hidden"] = 1
     if state.content is not None:
+        payload["facts"] = _facts_text(item, state.content)
         _add_content(payload, state.content)
         _add_offer(payload, state.offer)
     return payload
@@ -87,13 +115,61 @@ def from_payload(payload: dict[str, Any]) -> IndexedItem:
     return _DECODER.decode(payload["item"])
 
 
+def to_facts(item: IndexedItem) -> ItemFacts | None:
+    """The facts of an item; None where it has no content."""
+    return facts_of(_facts_text(item, item.state.content)) if item.state.content is not None else None
+
+
+@functools.lru_cache(maxsize=FACTS_REMEMBERED)
+def facts_of(text: str) -> ItemFacts:
+    """The facts that a stored text holds."""
+    told = _FACTS_DECODER.decode(text)
+    return ItemFacts(
+        told.id,
+        told.title,
+        told.categories,
+        told.price,
+        told.currency,
+        told.availability,
+        told.markets,
+        told.maker,
+        told.variant_group,
+        told.first_seen,
+        told.sketch,
+    )
+
+
+def _facts_text(item: IndexedItem, content: Content) -> str:
+    offer = item.state.offer
+    facts = _Facts(
+        id=item.state.id,
+        title=content.title,
+        categories=tuple(dict.fromkeys([category_key(path) for path in content.categories])),
+        price=offer.price.amount if offer.price is not None else None,
+        currency=offer.price.currency if offer.price is not None else "",
+        availability=offer.availability,
+        markets=offer.markets,
+        maker=content.maker,
+        variant_group=content.variant_group,
+        first_seen=item.first_seen,
+        sketch=item.sketch,
+    )
+    return _ENCODER.encode(facts).decode()
+
+
 def _without_defaults(item: IndexedItem) -> dict[str, object]:
     """The item as the decoder takes it: it puts the defaults back."""
     state = _told(item.state, _STATE)
     for name, defaults in (("content", _CONTENT), ("carried", _OFFER), ("offered", _OFFER)):
         if name in state:
             state[name] = _told(state[name], defaults)
-    return {"state": state, "fingerprint": item.fingerprint, "indexed_at": item.indexed_at}
+    return {
+        "state": state,
+        "fingerprint": item.fingerprint,
+        "indexed_at": item.indexed_at,
+        "first_seen": item.first_seen,
+        "sketch": item.sketch,
+    }
 
 
 def _told(value: object, defaults: list[tuple[str, object]]) -> dict[str, object]:
@@ -101,7 +177,6 @@ def _told(value: object, defaults: list[tuple[str, object]]) -> dict[str, object
 
 
 def _add_content(payload: dict[str, Any], content: Content) -> None:
-    payload["title"] = content.title
     if content.categories:
         whole: dict[str, None] = {}
         prefixes: dict[str, None] = {}

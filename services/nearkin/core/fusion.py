@@ -11,19 +11,11 @@ Measured against reciprocal ranks and other normalisations: docs/decisions/0004-
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from nearkin.core.vectors import Hit, VectorName
+from nearkin.core.candidates import CandidateSource, ItemFacts, Source
+from nearkin.core.vectors import Hit
 
 #: What the best lexical hit weighs; the best dense hit weighs what is left of 1.
 LEXICAL_WEIGHT = 0.6
-
-
-@dataclass(frozen=True, slots=True)
-class Source:
-    """What one list said of an item: the name of its vector, its score there, and its rank, from 1."""
-
-    name: VectorName
-    score: float
-    rank: int
 
 
 @dataclass(frozen=True, slots=True)
@@ -32,7 +24,7 @@ class Fused:
 
     id: str
     score: float
-    title: str
+    facts: ItemFacts
     sources: tuple[Source, ...]
 
 
@@ -48,22 +40,25 @@ def fuse(dense: Sequence[Hit], lexical: Sequence[Hit], k: int) -> list[Fused]:
         The neighbours, best first, with scores from 0 to 1; equal scores by their best rank, then by id. An item that a
         list holds twice counts there once, at its better rank.
     """
-    titles: dict[str, str] = {}
-    shares: dict[VectorName, dict[str, float]] = {VectorName.CONTENT: {}, VectorName.LEXICAL: {}}
-    floors: dict[VectorName, float] = {}
+    facts: dict[str, ItemFacts] = {}
+    shares: dict[CandidateSource, dict[str, float]] = {CandidateSource.CONTENT: {}, CandidateSource.LEXICAL: {}}
+    floors: dict[CandidateSource, float] = {}
     sources: dict[str, list[Source]] = {}
-    weighted = ((VectorName.CONTENT, dense, 1 - LEXICAL_WEIGHT), (VectorName.LEXICAL, lexical, LEXICAL_WEIGHT))
+    weighted = (
+        (CandidateSource.CONTENT, dense, 1 - LEXICAL_WEIGHT),
+        (CandidateSource.LEXICAL, lexical, LEXICAL_WEIGHT),
+    )
     for name, hits, weight in weighted:
         scale = weight / hits[0].score if hits and hits[0].score > 0 else 0.0
-        floor = max(hits[-1].score, 0.0) * scale if hits and name is VectorName.CONTENT else 0.0
+        floor = max(hits[-1].score, 0.0) * scale if hits and name is CandidateSource.CONTENT else 0.0
         for rank, hit in enumerate(hits, 1):
             named = sources.setdefault(hit.id, [])
             if any(source.name is name for source in named):
                 continue
             named.append(Source(name, hit.score, rank))
-            titles.setdefault(hit.id, hit.title)
+            facts.setdefault(hit.id, hit.facts)
             shares[name][hit.id] = max(hit.score, 0.0) * scale
         floors[name] = floor
     scores = {item_id: sum(shares[name].get(item_id, floors[name]) for name, _, _ in weighted) for item_id in sources}
-    fused = [Fused(item_id, scores[item_id], titles[item_id], tuple(named)) for item_id, named in sources.items()]
+    fused = [Fused(item_id, scores[item_id], facts[item_id], tuple(named)) for item_id, named in sources.items()]
     return sorted(fused, key=lambda one: (-one.score, min(source.rank for source in one.sources), one.id))[:k]

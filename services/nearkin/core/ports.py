@@ -8,6 +8,7 @@ from typing import Protocol
 import numpy as np
 from numpy.typing import NDArray
 
+from nearkin.core.candidates import ItemFacts
 from nearkin.core.errors import NothingToEncode
 from nearkin.core.evidence import Outcome, Remembered, ShardBatch, Source
 from nearkin.core.filters import ItemFilter
@@ -47,11 +48,17 @@ class IndexedItem:
         state: the resolved state; the index itself is the resolved catalogue.
         fingerprint: of the content that the stored vectors were encoded from; empty where there are no vectors.
         indexed_at: milliseconds since the epoch of the write.
+        first_seen: when the oldest event of the item that was applied occurred, in milliseconds since the epoch; 0
+            where that is not known. Deletions do not set it back: the minimum over all events is the same in every
+            order, the minimum over those since a deletion is not.
+        sketch: of the stored dense vector (`core.sketch`); empty where there are no vectors.
     """
 
     state: ItemState
     fingerprint: str = ""
     indexed_at: int = 0
+    first_seen: int = 0
+    sketch: bytes = b""
 
 
 @dataclass(frozen=True, slots=True)
@@ -81,6 +88,8 @@ class Search:
         limit: how many hits at most, from 1.
         filter: conditions inside the search.
         exact: scan every point instead of the approximate graph.
+        among: search these items alone, exactly; None for all. What else must hold of a hit holds of them too, so one
+            without vectors, hidden, or refused by the filter is no hit.
     """
 
     using: VectorName
@@ -88,6 +97,7 @@ class Search:
     limit: int
     filter: ItemFilter = field(default_factory=ItemFilter)
     exact: bool = False
+    among: tuple[str, ...] | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -111,6 +121,12 @@ class ItemCollection(Protocol):
 
     async def read(self, ids: Sequence[str]) -> dict[str, IndexedItem]:
         """What is held of these ids; ids that are not held are left out."""
+
+    async def read_facts(self, ids: Sequence[str]) -> dict[str, ItemFacts]:
+        """What ranking needs of these items; those that are not held, deleted or without content yet are left out.
+
+        A hidden item has facts too: it may be an anchor. Whether an item may be shown, a search says.
+        """
 
     async def write(self, writes: Sequence[ItemWrite]) -> frozenset[str]:
         """Apply compare-and-set writes of distinct items; on return what was applied is visible to a search.

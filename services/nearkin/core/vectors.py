@@ -6,6 +6,8 @@ from enum import StrEnum
 import numpy as np
 from numpy.typing import NDArray
 
+from nearkin.core.candidates import ItemFacts
+
 
 class VectorName(StrEnum):
     """The named vectors of a point in the index."""
@@ -42,8 +44,8 @@ class Vectors:
 
 @dataclass(frozen=True, slots=True)
 class Hit:
-    """One candidate as one search returned it; scores of two searches are not comparable."""
+    """One candidate as one search returned it, with its facts; scores of two searches are not comparable."""
 
     id: str
     score: float
-    title: str = ""
+    facts: ItemFacts

@@ -19,6 +19,7 @@ from nearkin.contracts.events import ItemEvent, decode_item_event
 from nearkin.core.errors import InvalidEvent, NearkinError, NothingToEncode, TemporaryError
 from nearkin.core.item import Content, ItemState, Versions, merge
 from nearkin.core.ports import ContentEncoder, IndexedItem, ItemCollection, ItemWrite, Search, Stored
+from nearkin.core.sketch import sketch
 from nearkin.core.vectors import VectorName, Vectors
 from nearkin.ops.metrics import Metrics
 from nearkin.ops.record import Record, Rejected
@@ -223,6 +224,7 @@ class _Item:
         contents: by fingerprint, the contents of the batch that have a say in `state`: its content, and that of an
             upsert that brought its offer.
         fingerprint: of the content that `state` shows; empty where it shows none.
+        first_seen: when the oldest event occurred of what is held and what came, in milliseconds since the epoch.
     """
 
     id: str
@@ -231,6 +233,7 @@ class _Item:
     state: ItemState = field(init=False)
     contents: dict[str, Content] = field(default_factory=dict)
     fingerprint: str = ""
+    first_seen: int = 0
     prints: dict[int, str] = field(default_factory=dict)
 
     @property
@@ -240,21 +243,30 @@ class _Item:
 
     @property
     def changed(self) -> bool:
-        """Whether the index must be written: by state, because two values may come with one version."""
-        return bool(self.events) and (self.held is None or self.state != self.held.state)
+        """Whether the index must be written: by state, because two values may come with one version.
+
+        An event that is late changes nothing but, where it is the oldest, when the item was first seen.
+        """
+        if not self.events:
+            return False
+        return self.held is None or self.state != self.held.state or self.first_seen != self.held.first_seen
 
     def holds(self, fingerprint: str) -> bool:
         """Whether the index holds the vectors of a content already."""
         return self.held is not None and self.held.fingerprint == fingerprint
 
     def merge(self, fingerprint: Callable[[Content], str]) -> None:
-        """Set `state`, `contents` and `fingerprint` from what is held and the events."""
+        """Set `state`, `contents`, `fingerprint` and `first_seen` from what is held and the events."""
         self.contents = {}
         self.fingerprint = ""
         states = [event.state for event, _ in self.events]
         if not states:
             return
         known = self.held.state if self.held else None
+        since = [event.occurred_at for event, _ in self.events]
+        if self.held is not None and self.held.first_seen:
+            since.append(self.held.first_seen)
+        self.first_seen = min(since)
         state = known or states[0]
         for each in states if known else states[1:]:
             state = merge(state, each)
@@ -287,10 +299,15 @@ class _Item:
     def write(self, vectors: dict[str, Vectors | NothingToEncode], indexed_at: int) -> ItemWrite:
         """The compare-and-set that brings the index to `state`."""
         new: Vectors | Stored | None = None
+        signs = b""
         if self.state.content is not None:
             encoded = vectors.get(self.fingerprint)
-            new = encoded if isinstance(encoded, Vectors) and not self.holds(self.fingerprint) else Stored.VECTORS
-        return ItemWrite(IndexedItem(self.state, self.fingerprint, indexed_at), self.expected, new)
+            if isinstance(encoded, Vectors) and not self.holds(self.fingerprint):
+                new, signs = encoded, sketch(encoded.content)
+            else:
+                new, signs = Stored.VECTORS, self.held.sketch if self.held else b""
+        item = IndexedItem(self.state, self.fingerprint, indexed_at, self.first_seen, signs)
+        return ItemWrite(item, self.expected, new)
 
     def applied(self, event: ItemEvent) -> bool:
         """Whether an event had a say: one of its versions is the item's now, and was not before."""

@@ -13,7 +13,7 @@ def encode_neighbours(answer: Neighbours, *, explain: bool) -> wire.FindSimilarR
             wire.Neighbour(
                 item_id=one.id,
                 score=one.score,
-                title=one.title,
+                title=one.facts.title,
                 sources=[wire.Source(name=source.name, score=source.score, rank=source.rank) for source in one.sources]
                 if explain
                 else (),

@@ -14,9 +14,10 @@ import time
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field, replace
 
+from nearkin.core.candidates import CandidateSource, Source
 from nearkin.core.errors import InvalidRequest, Misconfigured, NothingToEncode, PermanentError, UnknownItem
 from nearkin.core.filters import ItemFilter
-from nearkin.core.fusion import Fused, Source, fuse
+from nearkin.core.fusion import Fused, fuse
 from nearkin.core.item import Content
 from nearkin.core.ports import ContentEncoder, IndexedItem, ItemCollection, ItemIndex, Search
 from nearkin.core.retrieval import Retrieval
@@ -260,8 +261,8 @@ def _rank(lookup: SimilarTo, hits: _Hits) -> tuple[Fused, ...]:
     )
     if lookup.retrieval is Retrieval.FUSED:
         return tuple(fuse(dense, lexical, lookup.k))
-    name = VectorName.CONTENT if lookup.retrieval is Retrieval.DENSE else VectorName.LEXICAL
+    name = CandidateSource.CONTENT if lookup.retrieval is Retrieval.DENSE else CandidateSource.LEXICAL
     return tuple(
-        Fused(hit.id, hit.score, hit.title, (Source(name, hit.score, rank),))
+        Fused(hit.id, hit.score, hit.facts, (Source(name, hit.score, rank),))
         for rank, hit in enumerate((dense or lexical)[: lookup.k], 1)
     )

@@ -9,6 +9,8 @@ from dataclasses import dataclass, field
 import numpy as np
 from numpy.typing import NDArray
 
+from nearkin.contracts.stored import to_facts
+from nearkin.core.candidates import ItemFacts
 from nearkin.core.errors import Misconfigured, Unavailable
 from nearkin.core.filters import ItemFilter
 from nearkin.core.item import CategoryPath
@@ -35,6 +37,11 @@ class MemoryCollection:
     async def read(self, ids: Sequence[str]) -> dict[str, IndexedItem]:
         """What is held of these ids; ids that are not held are left out."""
         return {item_id: self._points[item_id].item for item_id in ids if item_id in self._points}
+
+    async def read_facts(self, ids: Sequence[str]) -> dict[str, ItemFacts]:
+        """What ranking needs of these items; those that are not held or have no content are left out."""
+        held = await self.read(ids)
+        return {item_id: facts for item_id, item in held.items() if (facts := to_facts(item)) is not None}
 
     async def write(self, writes: Sequence[ItemWrite]) -> frozenset[str]:
         """Apply compare-and-set writes of distinct items; returns the ids that were not applied."""
@@ -75,14 +82,17 @@ class MemoryCollection:
         candidates = [
             point
             for item_id, point in self._points.items()
-            if item_id != own and point.vectors is not None and _matches(point.item, search.filter)
+            if item_id != own
+            and (search.among is None or item_id in search.among)
+            and point.vectors is not None
+            and _matches(point.item, search.filter)
         ]
         scores = self._idf_scores(query, candidates) if isinstance(query, SparseVector) else _cosines(query, candidates)
         best = sorted(zip(scores, candidates, strict=True), key=lambda scored: -scored[0])[: search.limit]
         return [
-            Hit(point.item.state.id, score, point.item.state.content.title if point.item.state.content else "")
+            Hit(point.item.state.id, score, facts)
             for score, point in best
-            if score > 0 or search.using is VectorName.CONTENT
+            if (score > 0 or search.using is VectorName.CONTENT) and (facts := to_facts(point.item)) is not None
         ]
 
     def _idf_scores(self, query: SparseVector, candidates: Sequence[_Point]) -> list[float]:

@@ -8,7 +8,7 @@ The generated stubs are called as they are: the models of qdrant-client cost 9 Â
 """
 
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from typing import Any
 from urllib.parse import urlsplit
 
@@ -16,7 +16,8 @@ import grpc
 import grpc.aio
 from qdrant_client import grpc as wire
 
-from nearkin.contracts.stored import PAYLOAD_INDEXES, from_payload
+from nearkin.contracts.stored import PAYLOAD_INDEXES, facts_of, from_payload, to_facts
+from nearkin.core.candidates import ItemFacts
 from nearkin.core.errors import Misconfigured, NearkinError, Unavailable
 from nearkin.core.ports import IndexCounts, IndexedItem, ItemWrite, Search
 from nearkin.core.vectors import Hit, SparseVector, VectorName
@@ -192,12 +193,14 @@ class QdrantCollection:
 
     async def read(self, ids: Sequence[str]) -> dict[str, IndexedItem]:
         """What is held of these ids; ids that are not held are left out."""
-        points = await self._get(ids, messages.ITEM_FIELD)
-        found = {}
-        for point in points:
-            item = from_payload({"item": point.payload["item"].string_value})
-            found[item.state.id] = item
-        return found
+        points = await self._get(_points_of(ids), messages.ITEM_FIELD)
+        items = [from_payload({"item": point.payload["item"].string_value}) for point in points]
+        return {item.state.id: item for item in items}
+
+    async def read_facts(self, ids: Sequence[str]) -> dict[str, ItemFacts]:
+        """What ranking needs of these items; those that are not held or have no content are left out."""
+        points = await self._get(_points_of(ids), messages.FACTS_FIELD)
+        return {facts.id: facts for facts in await self._facts(points) if facts is not None}
 
     async def write(self, writes: Sequence[ItemWrite]) -> frozenset[str]:
         """Apply compare-and-set writes of distinct items; returns the ids that were not applied."""
@@ -207,7 +210,7 @@ class QdrantCollection:
         meant = {write.item.state.id: write.item.state.versions for write in writes}
         for request in self._updates(writes):
             await self._call(self._calls.points.UpdateBatch, request)
-        points = await self._get(list(meant), messages.VERSION_FIELDS)
+        points = await self._get(_points_of(meant), messages.VERSION_FIELDS)
         held = {point.payload["id"].string_value: messages.versions_of(point.payload) for point in points}
         return frozenset(item_id for item_id, versions in meant.items() if held.get(item_id) != versions)
 
@@ -228,7 +231,7 @@ class QdrantCollection:
         inputs = {
             at: messages.vector_input(search.query)
             for at, search in enumerate(searches)
-            if not (isinstance(search.query, SparseVector) and not len(search.query.indices))
+            if search.among != () and not (isinstance(search.query, SparseVector) and not len(search.query.indices))
         }
         try:
             return await self._search(searches, inputs)
@@ -267,17 +270,34 @@ class QdrantCollection:
         request = wire.QueryBatchPoints(collection_name=self._name, query_points=queries)
         answer = await self._calls(self._calls.points.QueryBatch, request)
         for at, result in zip(inputs, answer.result, strict=True):
-            for point in result.result:
-                payload = point.payload
-                title = payload["title"].string_value if "title" in payload else ""
-                hits[at].append(Hit(payload["id"].string_value, point.score, title))
+            points = result.result
+            hits[at] = [
+                Hit(facts.id, point.score, facts)
+                for point, facts in zip(points, await self._facts(points), strict=True)
+                if facts is not None
+            ]
         return hits
+
+    async def _facts(self, points: Sequence[wire.ScoredPoint | wire.RetrievedPoint]) -> list[ItemFacts | None]:
+        """The facts that points carry; of those that carry none, the whole item is read, None where it has no content.
+
+        None is carried by items without content, and by points that were written before there were facts.
+        """
+        texts = [point.payload["facts"].string_value for point in points]
+        if all(texts):
+            return [facts_of(text) for text in texts]
+        bare = [point.id for point, text in zip(points, texts, strict=True) if not text]
+        made = {
+            point.id.uuid: to_facts(from_payload({"item": point.payload["item"].string_value}))
+            for point in await self._get(bare, messages.ITEM_FIELD)
+        }
+        return [facts_of(text) if text else made.get(point.id.uuid) for point, text in zip(points, texts, strict=True)]
 
     async def _stored_inputs(self, searches: dict[int, Search]) -> dict[int, wire.VectorInput]:
         """The stored vectors that searches by id ask for, where there are any."""
         ids = list({search.query for search in searches.values() if isinstance(search.query, str)})
         every = wire.WithVectorsSelector(enable=True)
-        points = await self._get(ids, wire.WithPayloadSelector(enable=False), every)
+        points = await self._get(_points_of(ids), wire.WithPayloadSelector(enable=False), every)
         vectors = {point.id.uuid: point.vectors.vectors.vectors for point in points}
         inputs = {}
         for at, search in searches.items():
@@ -287,13 +307,16 @@ class QdrantCollection:
         return inputs
 
     async def _get(
-        self, ids: Sequence[str], payload: wire.WithPayloadSelector, vectors: wire.WithVectorsSelector | None = None
+        self,
+        ids: Sequence[wire.PointId],
+        payload: wire.WithPayloadSelector,
+        vectors: wire.WithVectorsSelector | None = None,
     ) -> Sequence[wire.RetrievedPoint]:
         points: list[wire.RetrievedPoint] = []
         for start in range(0, len(ids), READ_AT_ONCE):
             request = wire.GetPoints(
                 collection_name=self._name,
-                ids=[messages.point_id(item_id) for item_id in ids[start : start + READ_AT_ONCE]],
+                ids=ids[start : start + READ_AT_ONCE],
                 with_payload=payload,
                 with_vectors=vectors,
             )
@@ -312,6 +335,10 @@ class QdrantCollection:
                 "index", f"the collection {self._name} is not there; restart this process if it was deleted"
             )
         return translated(error)
+
+
+def _points_of(ids: Iterable[str]) -> list[wire.PointId]:
+    return [messages.point_id(item_id) for item_id in ids]
 
 
 class QdrantIndex:

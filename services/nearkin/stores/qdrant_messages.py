@@ -17,11 +17,11 @@ from nearkin.core.vectors import SparseVector, VectorName, Vectors
 #: Point ids are UUIDv5 of item ids in this namespace: the same in every collection, for good.
 NAMESPACE = uuid.UUID("5b0a3c1e-6c0f-5d7e-9b1a-2f4d8e6a7c90")
 
-#: What a hit carries.
-HIT_FIELDS = wire.WithPayloadSelector(include=wire.PayloadIncludeSelector(fields=["id", "title"]))
+#: What a hit carries: one field costs half of what two do, and the facts name the item.
+FACTS_FIELD = wire.WithPayloadSelector(include=wire.PayloadIncludeSelector(fields=["facts"]))
 
 #: What a read carries: the whole item is one field.
-ITEM_FIELD = wire.WithPayloadSelector(include=wire.PayloadIncludeSelector(fields=["id", "item"]))
+ITEM_FIELD = wire.WithPayloadSelector(include=wire.PayloadIncludeSelector(fields=["item"]))
 
 #: What tells which state of an item is held.
 VERSION_FIELDS = wire.WithPayloadSelector(
@@ -104,10 +104,10 @@ def query_of(collection: str, search: Search, query: wire.VectorInput) -> wire.Q
         collection_name=collection,
         query=wire.Query(nearest=query),
         using=search.using.value,
-        filter=filter_of(search.filter, excluded),
-        params=wire.SearchParams(exact=search.exact),
+        filter=filter_of(search.filter, excluded, search.among),
+        params=wire.SearchParams(exact=search.exact or search.among is not None),
         limit=search.limit,
-        with_payload=HIT_FIELDS,
+        with_payload=FACTS_FIELD,
     )
 
 
@@ -131,9 +131,11 @@ def stored_input(vector: wire.VectorOutput) -> wire.VectorInput:
     return wire.VectorInput(dense=vector.dense if vector.HasField("dense") else wire.DenseVector(data=vector.data))
 
 
-def filter_of(asked: ItemFilter, excluded: Iterable[str]) -> wire.Filter:
-    """What a neighbour must be: visible, and as asked."""
+def filter_of(asked: ItemFilter, excluded: Sequence[str], among: Iterable[str] | None = None) -> wire.Filter:
+    """What a neighbour must be: visible, as asked, and one of these where they are given."""
     must: list[wire.Condition] = []
+    if among is not None:
+        must.append(_one_of(among))
     if asked.categories_any:
         must.append(_any("categories", [category_key(path) for path in asked.categories_any]))
     must.extend(_any("categories", [category_key(path)]) for path in asked.categories_all)
@@ -150,9 +152,8 @@ def filter_of(asked: ItemFilter, excluded: Iterable[str]) -> wire.Filter:
     if asked.market:
         must.append(_any("markets", [asked.market, EVERYWHERE]))
     must_not = [_equals("hidden", 1)]
-    ids = [point_id(item_id) for item_id in excluded]
-    if ids:
-        must_not.append(wire.Condition(has_id=wire.HasIdCondition(has_id=ids)))
+    if excluded:
+        must_not.append(_one_of(excluded))
     return wire.Filter(must=must, must_not=must_not)
 
 
@@ -162,6 +163,10 @@ def _price(price: PriceRange) -> list[wire.Condition]:
         span = wire.Range(gte=price.low, lte=price.high)
         conditions.append(wire.Condition(field=wire.FieldCondition(key="price", range=span)))
     return conditions
+
+
+def _one_of(ids: Iterable[str]) -> wire.Condition:
+    return wire.Condition(has_id=wire.HasIdCondition(has_id=[point_id(item_id) for item_id in ids]))
 
 
 def _equals(key: str, value: int) -> wire.Condition:
