@@ -7,6 +7,7 @@ import re
 import uuid
 from collections import Counter, defaultdict
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Sequence
+from dataclasses import replace
 
 import pytest
 from hypothesis import HealthCheck, given, settings
@@ -36,12 +37,14 @@ from nearkin.core.evidence import (
 )
 from nearkin.core.feedback import Visit, VisitKind
 from nearkin.core.ports import EvidenceStore
+from nearkin.core.position_priors import Method, PositionPriors, Prior, SurfacePriors
 from nearkin.ops.settings import Settings
 from nearkin.stores import evidence
 from nearkin.stores.evidence import RedisEvidence
 from nearkin.stores.memory_evidence import MemoryEvidence
 from nearkin.stores.redis_client import translated
 from nearkin.stores.shards import SHARDS, shard_of
+from stores.redis_cluster import ClusterProcess
 from stores.redis_process import RedisProcess
 
 HALF_LIFE = 60_000
@@ -61,13 +64,19 @@ def redis(tmp_path_factory: pytest.TempPathFactory) -> Iterator[RedisProcess]:
         yield process
 
 
-@pytest.fixture(params=["redis", "memory"])
+@pytest.fixture(scope="module")
+def cluster(tmp_path_factory: pytest.TempPathFactory) -> Iterator[ClusterProcess]:
+    with ClusterProcess(tmp_path_factory.mktemp("cluster")) as process:
+        yield process
+
+
+@pytest.fixture(params=["redis", "cluster", "memory"])
 async def make(request: pytest.FixtureRequest) -> AsyncIterator[MakeStore]:
     """Makes empty stores."""
     if request.param == "memory":
         yield lambda rules=RULES: MemoryEvidence(rules)
         return
-    client = request.getfixturevalue("redis").client()
+    client = request.getfixturevalue(request.param).client()
     yield lambda rules=RULES: RedisEvidence(client, rules, f"test-{uuid.uuid4().hex}")
     await client.aclose()
 
@@ -357,6 +366,49 @@ class TestBounds:
         assert await store.apply([batch(1, 2, AnchorDelta("a"))]) == [Outcome(Effect.APPLIED, 2)]
 
 
+class TestClock:
+    async def test_the_newest_time_of_an_event_is_kept_whatever_the_order(self, store: EvidenceStore) -> None:
+        assert await store.read_newest() == 0
+        elsewhere = next(name for name in map(str, itertools.count()) if shard_of(name) != shard_of("a"))
+        shard = shard_of("a")
+        await store.apply([ShardBatch(TOPIC, shard, 0, 1, LANDMARK, newest_ms=NOW)])
+        assert await store.read_newest() == NOW
+        await store.apply([ShardBatch(TOPIC, shard, 1, 2, LANDMARK, newest_ms=NOW - 1)])
+        await store.apply([ShardBatch(TOPIC, shard, 2, 3, LANDMARK)])
+        assert await store.read_newest() == NOW
+        await store.apply([ShardBatch(TOPIC, shard_of(elsewhere), 0, 1, LANDMARK, newest_ms=NOW + 1)])
+        assert await store.read_newest() == NOW + 1
+
+    async def test_a_batch_that_was_applied_before_moves_no_clock(self, store: EvidenceStore) -> None:
+        await store.apply([batch(0, 1, click())])
+        await store.apply([ShardBatch(TOPIC, shard_of("a"), 0, 1, LANDMARK, newest_ms=NOW)])
+        assert await store.read_newest() == 0
+
+
+class TestPriors:
+    priors = PositionPriors(
+        1, NOW, {"page": SurfacePriors(Method.RANDOMISED, (Prior(0.1, 0.05, 0.2),)), "mail": SurfacePriors()}
+    )
+
+    async def test_none_are_known_at_first(self, store: EvidenceStore) -> None:
+        assert await store.read_priors() == PositionPriors()
+
+    async def test_they_are_read_as_they_were_published(self, store: EvidenceStore) -> None:
+        assert await store.publish_priors(self.priors)
+        assert await store.read_priors() == self.priors
+
+    async def test_of_two_that_publish_one_version_one_is_in_force(self, store: EvidenceStore) -> None:
+        offers = [replace(self.priors, at_ms=number) for number in range(4)]
+        published = await asyncio.gather(*map(store.publish_priors, offers))
+        assert sorted(published) == [False, False, False, True]
+        assert await store.read_priors() == offers[published.index(True)]
+
+    async def test_a_version_that_does_not_follow_is_not_put_in_force(self, store: EvidenceStore) -> None:
+        assert not await store.publish_priors(replace(self.priors, version=2))
+        assert not await store.publish_priors(replace(self.priors, version=0))
+        assert await store.read_priors() == PositionPriors()
+
+
 class TestRedis:
     """What only an engine of its own can do wrong."""
 
@@ -475,6 +527,15 @@ class TestRedis:
         assert (await store.read_guards(TOPIC))[shard_of("a")] == 0
         await client.delete(store._anchor_key(neighbour))
         assert await store.apply([batch(0, 1, click(), click(anchor=neighbour))]) == [Outcome(Effect.APPLIED, 1)]
+        await client.aclose()
+
+    async def test_priors_that_cannot_be_read_are_told_with_what_to_do(
+        self, redis: RedisProcess, store: RedisEvidence
+    ) -> None:
+        client = redis.client()
+        await client.hset(store._priors_key(), "priors", b'{"version": "two"}')
+        with pytest.raises(Misconfigured, match="does not hold position priors"):
+            await store.read_priors()
         await client.aclose()
 
     async def test_an_anchor_stays_compact_with_every_metric(self, redis: RedisProcess, store: RedisEvidence) -> None:

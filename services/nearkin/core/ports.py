@@ -13,6 +13,7 @@ from nearkin.core.errors import NothingToEncode
 from nearkin.core.evidence import Outcome, Remembered, ShardBatch, Source
 from nearkin.core.filters import ItemFilter
 from nearkin.core.item import Content, ItemState, Versions
+from nearkin.core.position_priors import PositionPriors
 from nearkin.core.vectors import Hit, SparseVector, VectorName, Vectors
 
 
@@ -206,6 +207,23 @@ class EvidenceStore(Protocol):
 
     async def read_visits(self, at_ms: int) -> float:
         """All visits, decayed to a moment."""
+
+    async def read_newest(self) -> int:
+        """The newest time that an applied event told, in milliseconds; 0 before the first: a stream's own clock."""
+
+    async def publish_priors(self, priors: PositionPriors) -> bool:
+        """Put position priors in force, compare-and-set: only where the version before theirs is in force.
+
+        Returns:
+            Whether they are in force now; where not, somebody else published first.
+        """
+
+    async def read_priors(self) -> PositionPriors:
+        """The position priors in force; version 0, with nothing in it, before any were published.
+
+        Raises:
+            Misconfigured: what is held is none that this version can read.
+        """
 
     async def close(self) -> None:
         """Release connections."""

@@ -1,10 +1,10 @@
 -- Applies what the events of one partition add to one shard, once or not at all. Everything is read and computed first
 -- and written last, because Redis keeps the writes of a script that fails half-way.
 --
--- KEYS[1]   the shard: "half_life", "visits", and a guard for each source
+-- KEYS[1]   the shard: "half_life", "visits", "newest", and a guard for each source
 -- KEYS[2..] the anchors: field "" is landmark and visits, every other field is a candidate's counts
--- ARGV      guard's field, start, end, half-life, landmark, visits, most pairs, pairs after a trim, idle ms, move after;
---           then for each anchor: visits, number of pairs, and for each pair the candidate and its packed counts
+-- ARGV      guard's field, start, end, half-life, landmark, visits, most pairs, pairs after a trim, idle ms, move after,
+--           newest time of an event; then for each anchor: visits, number of pairs, and for each pair the candidate and its packed counts
 --
 -- Packed counts are a mask of the metrics that were counted (16 bits), and a double for each, all little-endian.
 
@@ -14,9 +14,10 @@ local AT_ONCE = 2000  -- values that are unpacked to arguments: Lua's stack hold
 local guard_field, start, finish, half_life = ARGV[1], tonumber(ARGV[2]), tonumber(ARGV[3]), ARGV[4]
 local landmark, visits = tonumber(ARGV[5]), tonumber(ARGV[6])
 local most, after_trim, idle, move_after = tonumber(ARGV[7]), tonumber(ARGV[8]), ARGV[9], tonumber(ARGV[10])
+local newest = ARGV[11]
 local ldexp, spack, sunpack = math.ldexp, struct.pack, struct.unpack
 
-local held = redis.call('HMGET', KEYS[1], guard_field, 'half_life', 'visits')
+local held = redis.call('HMGET', KEYS[1], guard_field, 'half_life', 'visits', 'newest')
 local guard = held[1] or '0'
 if held[2] and held[2] ~= half_life then return {'half_life', held[2]} end
 if tonumber(guard) >= finish then return {'duplicate', guard} end
@@ -107,7 +108,7 @@ local function add_total(packed, added)
   return spack('<i4d', at, total + added * factor), 1, factor, false
 end
 
-local argument = 11
+local argument = 12
 local writes = {}
 for number = 2, #KEYS do
   local key, added, pairs_added = KEYS[number], tonumber(ARGV[argument]), tonumber(ARGV[argument + 1])
@@ -173,6 +174,7 @@ for number = 2, #KEYS do
   writes[#writes + 1] = {key, head, new, removed}
 end
 local total = add_total(held[3], visits)
+if held[4] and tonumber(held[4]) > tonumber(newest) then newest = held[4] end
 
 for _, write in ipairs(writes) do
   local key, fields = write[1], {'', write[2]}
@@ -188,5 +190,5 @@ for _, write in ipairs(writes) do
   end
   redis.call('PEXPIRE', key, idle)
 end
-redis.call('HSET', KEYS[1], guard_field, ARGV[3], 'half_life', half_life, 'visits', total)
+redis.call('HSET', KEYS[1], guard_field, ARGV[3], 'half_life', half_life, 'visits', total, 'newest', newest)
 return {'applied', ARGV[3]}

@@ -1,8 +1,9 @@
 """Evidence in Redis: one hash for each anchor, and one script call for each partition and shard.
 
 ```
-nk:{SHARD}           half_life, visits, and a guard for each source: "TOPIC ID:PARTITION" -> offset
+nk:{SHARD}           half_life, visits, newest, and a guard for each source: "TOPIC ID:PARTITION" -> offset
 nk:{SHARD}:ANCHOR    "" -> landmark and visits; CANDIDATE -> packed counts
+nk:priors            version, and the position priors as JSON
 ```
 
 `evidence.lua` beside this file applies a batch and moves its guard together, so an event counts once, however often it
@@ -10,7 +11,6 @@ comes. A shard's keys share a hash tag, so a cluster keeps them in one place. Wh
 docs/decisions/0007-evidence-in-redis.md.
 """
 
-import re
 from collections.abc import Sequence
 from functools import lru_cache
 from hashlib import sha1
@@ -18,24 +18,11 @@ from pathlib import Path
 from struct import Struct
 from typing import Any
 
+import msgspec
 import numpy as np
-from redis import asyncio as redis
-from redis.asyncio.retry import Retry
-from redis.backoff import NoBackoff
-from redis.exceptions import (
-    AuthenticationError,
-    BusyLoadingError,
-    ClusterDownError,
-    NoPermissionError,
-    NoScriptError,
-    OutOfMemoryError,
-    ReadOnlyError,
-    RedisError,
-    ResponseError,
-    TryAgainError,
-)
+from redis.exceptions import NoScriptError
 
-from nearkin.core.errors import Misconfigured, NearkinError, Unavailable
+from nearkin.core.errors import Misconfigured
 from nearkin.core.evidence import (
     MOVE_AFTER,
     AnchorEvidence,
@@ -49,11 +36,10 @@ from nearkin.core.evidence import (
     Source,
     decay_to,
 )
+from nearkin.core.position_priors import PositionPriors
 from nearkin.ops.settings import Settings
+from nearkin.stores.redis_client import Call, Client, ask, ask_masters, open_redis, send, translated
 from nearkin.stores.shards import SHARDS, check_shards, shard_of
-
-#: How long a call may take, in seconds.
-TIMEOUT_S = 5.0
 
 #: Begins every key.
 PREFIX = "nk"
@@ -61,28 +47,16 @@ PREFIX = "nk"
 _SCRIPT = Path(__file__).with_suffix(".lua").read_bytes()
 _SCRIPT_ID = sha1(_SCRIPT, usedforsecurity=False).hexdigest()
 
+#: Sets priors where the version before theirs is held.
+_PUBLISH = b"""
+if (redis.call('HGET', KEYS[1], 'version') or '0') ~= ARGV[1] then return 0 end
+redis.call('HSET', KEYS[1], 'version', ARGV[2], 'priors', ARGV[3])
+return 1
+"""
+_PRIORS = msgspec.json.Decoder(PositionPriors)
+
 _TOTAL = Struct("<id")
 _MASK = Struct("<H")
-
-#: What a refusal is known to mean for now. Its word stands in the text, in the midst of a script's own words too, or
-#: redis-py has made a class of it.
-_REFUSALS = {
-    "OOM": "it has no memory left; raise its maxmemory, writes resume by themselves",
-    "MISCONF": "it cannot write to its disk; free some space, writes resume by themselves",
-    "READONLY": "it is a replica, which takes no writes",
-    "LOADING": "it loads its data",
-    "BUSY": "it is busy with a script",
-    "NOREPLICAS": "too few replicas are there",
-    "CLUSTERDOWN": "the cluster does not serve this shard",
-    "TRYAGAIN": "the cluster moves this shard",
-}
-_WORDS: dict[type[RedisError], str] = {
-    OutOfMemoryError: "OOM",
-    ReadOnlyError: "READONLY",
-    BusyLoadingError: "LOADING",
-    ClusterDownError: "CLUSTERDOWN",
-    TryAgainError: "TRYAGAIN",
-}
 
 
 def connect(settings: Settings, rules: EvidenceRules) -> "RedisEvidence":
@@ -91,56 +65,19 @@ def connect(settings: Settings, rules: EvidenceRules) -> "RedisEvidence":
     Raises:
         Misconfigured: the setting is no URL of a Redis.
     """
-    try:
-        # Once more, at once, for a connection that broke while it was idle; a batch that is sent twice counts once.
-        client = redis.Redis.from_url(
-            settings.redis_url,
-            socket_timeout=TIMEOUT_S,
-            socket_connect_timeout=TIMEOUT_S,
-            retry=Retry(NoBackoff(), 1),
-        )
-    except ValueError as error:
-        raise Misconfigured(
-            "it is no URL of a Redis",
-            field="NEARKIN_REDIS_URL",
-            remedy="give redis://HOST:PORT/DATABASE, or rediss:// for TLS",
-        ) from error
-    return RedisEvidence(client, rules)
-
-
-def translated(error: RedisError) -> NearkinError:
-    """What a failed call means to Nearkin, in words of its own: Redis may quote what was sent to it."""
-    if isinstance(error, AuthenticationError | NoPermissionError):
-        return Misconfigured(
-            "Redis refuses the user or the password",
-            field="NEARKIN_REDIS_URL",
-            remedy="give a user that may run scripts and INFO, and write keys that begin with nk:",
-        )
-    said = {_WORDS.get(type(error)), *re.findall("[A-Z]+", str(error))}
-    for word, meaning in _REFUSALS.items():
-        if word in said:
-            return Unavailable("evidence", meaning)
-    if isinstance(error, ResponseError):
-        return Misconfigured(
-            "Redis refuses the request",
-            field="NEARKIN_REDIS_URL",
-            remedy="check that it is a Redis of version 6.2 or newer, where no other program uses keys that begin "
-            "with nk:",
-            reason="redis_refuses",
-        )
-    return Unavailable("evidence", type(error).__name__)
+    return RedisEvidence(open_redis(settings.redis_url), rules)
 
 
 class RedisEvidence:
     """What is remembered of pairs of items.
 
     Args:
-        client: how Redis is reached; it must not decode answers. Closed with this object.
+        client: how Redis is reached, one server or a cluster; it must not decode answers. Closed with this object.
         rules: how long evidence counts, and how much of it is kept.
         prefix: begins every key.
     """
 
-    def __init__(self, client: "redis.Redis", rules: EvidenceRules, prefix: str = PREFIX) -> None:
+    def __init__(self, client: Client, rules: EvidenceRules, prefix: str = PREFIX) -> None:
         self._client, self._rules, self._prefix = client, rules, prefix
 
     async def check(self) -> None:
@@ -149,24 +86,23 @@ class RedisEvidence:
         Raises:
             Misconfigured: it may evict keys, keeps no append-only file, or counts with another half-life.
         """
-        calls: list[tuple[Any, ...]] = [("INFO", "memory"), ("INFO", "persistence")]
-        calls += [("HGET", self._shard_key(shard), "half_life") for shard in range(SHARDS)]
-        memory, persistence, *half_lives = await self._ask(calls)
-        policy = memory.get("maxmemory_policy")
-        if policy != "noeviction":
-            raise Misconfigured(
-                f"Redis may evict evidence: its maxmemory-policy is {policy}",
-                field="NEARKIN_REDIS_URL",
-                remedy="set maxmemory-policy to noeviction, or give a Redis that has it",
-                reason="eviction",
-            )
-        if not persistence.get("aof_enabled"):
-            raise Misconfigured(
-                "Redis keeps no append-only file, so it would come back without the latest evidence",
-                field="NEARKIN_REDIS_URL",
-                remedy="set appendonly to yes (appendfsync everysec will do), or give a Redis that has it",
-                reason="no_append_only_file",
-            )
+        for server in await ask_masters(self._client, "INFO"):
+            policy = server.get("maxmemory_policy")
+            if policy != "noeviction":
+                raise Misconfigured(
+                    f"Redis may evict evidence: its maxmemory-policy is {policy}",
+                    field="NEARKIN_REDIS_URL",
+                    remedy="set maxmemory-policy to noeviction, or give a Redis that has it",
+                    reason="eviction",
+                )
+            if not server.get("aof_enabled"):
+                raise Misconfigured(
+                    "Redis keeps no append-only file, so it would come back without the latest evidence",
+                    field="NEARKIN_REDIS_URL",
+                    remedy="set appendonly to yes (appendfsync everysec will do), or give a Redis that has it",
+                    reason="no_append_only_file",
+                )
+        half_lives = await ask(self._client, [("HGET", self._shard_key(shard), "half_life") for shard in range(SHARDS)])
         for held in half_lives:
             if held is not None and int(held) != self._rules.half_life_ms:
                 raise self._other_half_life(held)
@@ -178,22 +114,24 @@ class RedisEvidence:
     async def read_guards(self, source: Source) -> list[int]:
         """For each shard the offset of the first event of a partition that it has not applied; 0 at first."""
         field = _guard_field(source)
-        held = await self._ask([("HGET", self._shard_key(shard), field) for shard in range(SHARDS)])
+        held = await ask(self._client, [("HGET", self._shard_key(shard), field) for shard in range(SHARDS)])
         return [int(guard or 0) for guard in held]
 
     async def apply(self, batches: Sequence[ShardBatch]) -> list[Outcome]:
         """Apply batches in one round trip, each wholly and only where its shard's guard is at its start."""
         check_shards(batches)
         calls = [self._script_call(batch) for batch in batches]
-        answers = await self._send(calls)
+        answers = await send(self._client, calls)
         unknown = [place for place, answer in enumerate(answers) if isinstance(answer, NoScriptError)]
         if unknown:
-            await self._ask([("SCRIPT LOAD", _SCRIPT)])
-            for place, answer in zip(unknown, await self._send([calls[place] for place in unknown]), strict=True):
+            await ask_masters(self._client, "SCRIPT LOAD", _SCRIPT)
+            for place, answer in zip(
+                unknown, await send(self._client, [calls[place] for place in unknown]), strict=True
+            ):
                 answers[place] = answer
         outcomes = []
         for answer in answers:
-            if isinstance(answer, RedisError):
+            if isinstance(answer, Exception):
                 raise translated(answer) from answer
             effect, held = answer
             if effect == b"half_life":
@@ -203,9 +141,9 @@ class RedisEvidence:
 
     async def read(self, anchors: Sequence[str], marginals_of: Sequence[str], at_ms: int) -> Remembered:
         """What is remembered of some anchors, and how often other items were visited, in one round trip."""
-        calls: list[tuple[Any, ...]] = [("HGETALL", self._anchor_key(anchor)) for anchor in anchors]
+        calls: list[Call] = [("HGETALL", self._anchor_key(anchor)) for anchor in anchors]
         calls += [("HGET", self._anchor_key(item_id), "") for item_id in marginals_of]
-        answers = await self._ask(calls)
+        answers = await ask(self._client, calls)
         return Remembered(
             {anchor: self._evidence(fields, at_ms) for anchor, fields in zip(anchors, answers, strict=False)},
             {
@@ -216,19 +154,44 @@ class RedisEvidence:
 
     async def read_visits(self, at_ms: int) -> float:
         """All visits, decayed to a moment."""
-        held = await self._ask([("HGET", self._shard_key(shard), "visits") for shard in range(SHARDS)])
+        held = await ask(self._client, [("HGET", self._shard_key(shard), "visits") for shard in range(SHARDS)])
         return sum(self._total(packed, at_ms) for packed in held)
+
+    async def read_newest(self) -> int:
+        """The newest time that an applied event told, in milliseconds; 0 before the first."""
+        held = await ask(self._client, [("HGET", self._shard_key(shard), "newest") for shard in range(SHARDS)])
+        return max(int(newest or 0) for newest in held)
+
+    async def publish_priors(self, priors: PositionPriors) -> bool:
+        """Put priors in force where those before them are."""
+        value = msgspec.json.encode(priors)
+        call = ("EVAL", _PUBLISH, 1, self._priors_key(), priors.version - 1, priors.version, value)
+        (published,) = await ask(self._client, [call])
+        return bool(published)
+
+    async def read_priors(self) -> PositionPriors:
+        """The position priors in force."""
+        (held,) = await ask(self._client, [("HGET", self._priors_key(), "priors")])
+        try:
+            return PositionPriors() if held is None else _PRIORS.decode(held)
+        except msgspec.DecodeError as error:
+            raise Misconfigured(
+                f"the key {self._priors_key()} of this Redis does not hold position priors",
+                field="NEARKIN_REDIS_URL",
+                remedy="use this version of Nearkin for all programs, or delete that key: they are learned again",
+                reason="priors",
+            ) from error
 
     async def close(self) -> None:
         """Release connections."""
         await self._client.aclose()
 
-    def _script_call(self, batch: ShardBatch) -> tuple[Any, ...]:
+    def _script_call(self, batch: ShardBatch) -> Call:
         rules = self._rules
         keys = [self._shard_key(batch.shard), *(self._anchor_key(delta.anchor) for delta in batch.deltas)]
         arguments: list[Any] = [_guard_field(batch.source), batch.start, batch.end, rules.half_life_ms]
         arguments += [batch.landmark, batch.visits]
-        arguments += [rules.most_pairs, rules.pairs_after_trim, rules.idle_ms, MOVE_AFTER]
+        arguments += [rules.most_pairs, rules.pairs_after_trim, rules.idle_ms, MOVE_AFTER, batch.newest_ms]
         for delta in batch.deltas:
             pairs: list[Any] = []
             for candidate, counts in delta.pairs.items():
@@ -237,27 +200,6 @@ class RedisEvidence:
                     pairs += (candidate, packed)
             arguments += (delta.visits, len(pairs) // 2, *pairs)
         return ("EVALSHA", _SCRIPT_ID, len(keys), *keys, *arguments)
-
-    async def _ask(self, calls: Sequence[tuple[Any, ...]]) -> list[Any]:
-        """The answers to some calls, in one round trip."""
-        answers = await self._send(calls)
-        for answer in answers:
-            if isinstance(answer, RedisError):
-                raise translated(answer) from answer
-        return answers
-
-    async def _send(self, calls: Sequence[tuple[Any, ...]]) -> list[Any]:
-        """The answers to some calls, a refusal in the place of its answer."""
-        if not calls:
-            return []
-        try:
-            async with self._client.pipeline(transaction=False) as pipeline:
-                for call in calls:
-                    pipeline.execute_command(*call)
-                answers: list[Any] = await pipeline.execute(raise_on_error=False)
-                return answers
-        except RedisError as error:
-            raise translated(error) from error
 
     def _evidence(self, fields: dict[bytes, bytes], at_ms: int) -> AnchorEvidence:
         total = fields.pop(b"", None)
@@ -282,6 +224,9 @@ class RedisEvidence:
 
     def _anchor_key(self, anchor: str) -> str:
         return f"{self._prefix}:{{{shard_of(anchor)}}}:{anchor}"
+
+    def _priors_key(self) -> str:
+        return f"{self._prefix}:priors"
 
     def _other_half_life(self, held: bytes) -> Misconfigured:
         return Misconfigured(

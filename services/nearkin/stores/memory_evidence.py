@@ -23,6 +23,7 @@ from nearkin.core.evidence import (
     merge_landmarks,
     strength,
 )
+from nearkin.core.position_priors import PositionPriors
 from nearkin.stores.shards import SHARDS, check_shards, shard_of
 
 
@@ -60,6 +61,8 @@ class MemoryEvidence:
         self._guards: dict[tuple[Source, int], int] = {}
         self._anchors: dict[str, _Anchor] = {}
         self._visits: dict[int, _Total] = {}
+        self._newest = 0
+        self._priors = PositionPriors()
 
     async def check(self) -> None:
         """Nothing is evicted before the process ends, and that is known."""
@@ -88,6 +91,21 @@ class MemoryEvidence:
         """All visits, decayed to a moment."""
         return sum(total.visits * self._decay(total, at_ms) for total in self._visits.values())
 
+    async def read_newest(self) -> int:
+        """The newest time that an applied event told, in milliseconds; 0 before the first."""
+        return self._newest
+
+    async def publish_priors(self, priors: PositionPriors) -> bool:
+        """Put priors in force where those before them are."""
+        if priors.version != self._priors.version + 1:
+            return False
+        self._priors = priors
+        return True
+
+    async def read_priors(self) -> PositionPriors:
+        """The position priors in force."""
+        return self._priors
+
     async def close(self) -> None:
         """Nothing is open."""
 
@@ -100,6 +118,7 @@ class MemoryEvidence:
         for delta in batch.deltas:
             self._add(delta, batch.landmark)
         self._visits.setdefault(batch.shard, _Total(batch.landmark)).add(batch.landmark, batch.visits)
+        self._newest = max(self._newest, batch.newest_ms)
         self._guards[batch.source, batch.shard] = batch.end
         return Outcome(Effect.APPLIED, batch.end)
 
