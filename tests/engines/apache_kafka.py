@@ -1,7 +1,7 @@
 """A real Apache Kafka: a broker that is its own controller (KRaft), and that keeps its records over its own death.
 
-Its jars come from Maven Central, at the versions of `pom.xml` beside this file, once for a machine and a `pom.xml`: into
-`~/.cache/nearkin`, or below XDG_CACHE_HOME. It needs Java 17 and Maven.
+Its jars come from Maven Central, at the versions of `pom.xml` beside this file, once for a machine and a `pom.xml`:
+into `~/.cache/nearkin`, or below XDG_CACHE_HOME. It needs Java 17 and Maven.
 """
 
 import base64

@@ -8,7 +8,6 @@ import re
 import signal
 import subprocess
 import sys
-import time
 from collections.abc import Awaitable, Callable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
@@ -28,22 +27,11 @@ from nearkin.indexer.app import LANES
 from nearkin.ops.settings import Settings
 from nearkin.ops.topics import apply_topics
 from nearkin.stores.qdrant import connect
-
-#: Longer than anything takes on a machine that does other things too: whoever waits so long, waits for nothing.
-HUNG_S = 100.0
+from waiting import HUNG_S, until
 
 PARTITIONS = 4
 
 T = TypeVar("T")
-
-
-def until(holds: Callable[[], T], what: str, timeout_s: float = HUNG_S, every_s: float = 0.1) -> T:
-    """Wait until something holds; what it gave."""
-    deadline = time.monotonic() + timeout_s
-    while not (value := holds()):
-        assert time.monotonic() < deadline, f"waited {timeout_s:g} s in vain: {what}"
-        time.sleep(every_s)
-    return value
 
 
 class Part:

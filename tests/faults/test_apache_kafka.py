@@ -6,9 +6,10 @@ from pathlib import Path
 import pytest
 
 from faults.item_stream import make_stream, reference, require_exactly
-from faults.running_parts import PARTITIONS, Parts, until
+from faults.running_parts import PARTITIONS, Parts
 from nearkin.core.ports import ContentEncoder
 from nearkin.ops.topics import check_topics
+from waiting import until
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(300)]
 

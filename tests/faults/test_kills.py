@@ -12,7 +12,7 @@ import pytest
 from kafka import TopicPartition
 
 from faults.item_stream import Event, absorbed, event_of, make_stream, reference, require_exactly
-from faults.running_parts import HUNG_S, Parts, Streams, look_inside, until
+from faults.running_parts import Parts, Streams, look_inside
 from nearkin.client.lookup import LookupClient
 from nearkin.contracts.topics import ITEMS, ITEMS_BULK
 from nearkin.core.errors import TemporaryError
@@ -20,6 +20,7 @@ from nearkin.core.item import Content
 from nearkin.core.ports import ContentEncoder, ItemCollection
 from nearkin.embedded.stack import Stack, run_stack
 from nearkin.embedded.supervisor import Patience, Supervisor
+from waiting import HUNG_S, until
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(400)]
 

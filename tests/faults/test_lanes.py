@@ -3,11 +3,12 @@
 import pytest
 
 from faults.item_stream import Event, upsert
-from faults.running_parts import Parts, until
+from faults.running_parts import Parts
 from nearkin.contracts.topics import ITEMS_BULK
 from nearkin.core.ports import ItemCollection, Search
 from nearkin.core.vectors import VectorName
 from nearkin.embedded.catalogue.online_retail import load_catalogue
+from waiting import until
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(300)]
 

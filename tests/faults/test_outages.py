@@ -7,10 +7,11 @@ from collections.abc import Callable
 import pytest
 
 from faults.item_stream import make_stream, reference, require_exactly, upsert
-from faults.running_parts import Part, Parts, until
+from faults.running_parts import Part, Parts
 from nearkin.client.lookup import LookupClient
 from nearkin.core.errors import TemporaryError
 from nearkin.core.ports import ContentEncoder
+from waiting import until
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(400)]
 

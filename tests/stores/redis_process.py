@@ -43,6 +43,10 @@ class RedisProcess:
         self.process.wait()
 
     @property
+    def runs(self) -> bool:
+        return self.process.poll() is None
+
+    @property
     def url(self) -> str:
         return f"redis://{LOOPBACK}:{self.port}/0"
 

@@ -6,60 +6,10 @@ from pathlib import Path
 
 import pytest
 
-from nearkin.core.errors import Unavailable
-from nearkin.core.evidence import AnchorDelta, EvidenceRules, Metric, ShardBatch, Source
-from nearkin.core.ports import EvidenceStore
 from nearkin.ops.settings import Settings
 from nearkin.stores.evidence import connect
-from nearkin.stores.shards import shard_of
+from stores.counted_offsets import ANCHORS, RULES, check, publish, read_guards
 from stores.redis_process import RedisProcess
-
-SOURCE = Source("topic", 0)
-ANCHORS = ["a", "b", "c", "d"]
-LANDMARK = 28_000_000
-RULES = EvidenceRules(half_life_ms=60_000)
-AT = LANDMARK * RULES.half_life_ms
-
-
-def events(anchor: str, start: int) -> ShardBatch:
-    """One event a batch, of an anchor whose shard has a partition of its own: offsets are what was counted."""
-    row = [0.0] * len(Metric)
-    row[Metric.EXPOSURES], row[Metric.CO_VISITS] = 1, 2
-    pairs = {f"x{start % 50}": row, "always": row}
-    source = Source(SOURCE.topic_id, ANCHORS.index(anchor))
-    return ShardBatch(source, shard_of(anchor), start, start + 1, LANDMARK, [AnchorDelta(anchor, 1.0, pairs)], 1.0)
-
-
-async def publish(store: EvidenceStore, anchor: str, stopped: asyncio.Event, told: dict[str, int]) -> None:
-    """Applies one event after another; after an outage goes on from the guard, as a worker does."""
-    start: int | None = None
-    while not stopped.is_set():
-        try:
-            if start is None:
-                guards = await store.read_guards(Source(SOURCE.topic_id, ANCHORS.index(anchor)))
-                start = guards[shard_of(anchor)]
-            (outcome,) = await store.apply([events(anchor, start)])
-            start = told[anchor] = outcome.guard
-        except Unavailable:
-            start = None
-            await asyncio.sleep(0.02)
-
-
-async def check(store: EvidenceStore) -> dict[str, int]:
-    """Every counter is the number of events that its guard has passed."""
-    guards = {}
-    found = (await store.read(ANCHORS, ANCHORS, AT)).anchors
-    for number, anchor in enumerate(ANCHORS):
-        guard = (await store.read_guards(Source(SOURCE.topic_id, number)))[shard_of(anchor)]
-        evidence = found[anchor]
-        always = {Metric.EXPOSURES: guard, Metric.CO_VISITS: 2 * guard} if guard else {}
-        assert evidence.visits == guard
-        assert evidence.of("always") == always
-        others = [candidate for candidate in evidence.candidates if candidate != "always"]
-        assert sum(evidence.of(candidate)[Metric.EXPOSURES] for candidate in others) == guard
-        guards[anchor] = guard
-    assert await store.read_visits(AT) == sum(guards.values())
-    return guards
 
 
 @pytest.mark.slow
@@ -86,9 +36,8 @@ async def test_a_killed_redis_comes_back_with_guards_that_tell_its_counters(tmp_
             if appendfsync == "always":
                 # With everysec it answers before it writes while its disk is busy, so a moment may be gone: the guard
                 # says so, and the events come again.
-                for number, anchor in enumerate(ANCHORS):
-                    guards = await store.read_guards(Source(SOURCE.topic_id, number))
-                    assert guards[shard_of(anchor)] >= at_least[anchor]
+                guards = await read_guards(store)
+                assert all(guards[anchor] >= at_least[anchor] for anchor in ANCHORS)
         stopped.set()
         await asyncio.gather(*publishers)
         guards = await check(store)
