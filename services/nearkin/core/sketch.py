@@ -44,28 +44,15 @@ def similarities(sketches: Sequence[bytes]) -> Array:
     Returns:
         (n, n), 1 on the diagonal; what is not known is 0 to everything else.
     """
-    return _similarities(sketches, sketches, same=True)
-
-
-def similarities_between(sketches: Sequence[bytes], others: Sequence[bytes]) -> Array:
-    """The estimated cosine of each of n sketched vectors with each of m others, (n, m); 0 where one is not known."""
-    return _similarities(sketches, others, same=False)
-
-
-def _similarities(sketches: Sequence[bytes], others: Sequence[bytes], *, same: bool) -> Array:
     signs = _signs(sketches)
     # The product of two sketches of ±1 is how many bits agree less how many differ: whole numbers, exact in float32.
-    agreement = signs @ (signs if same else _signs(others)).T
+    agreement = signs @ signs.T
     cosines = _COSINES[((BITS - agreement) * 0.5).astype(np.intp)]
     known = np.fromiter(map(bool, sketches), bool, len(sketches))
-    if same:
-        if not known.all():
-            cosines[~known] = 0.0
-            cosines[:, ~known] = 0.0
-        np.fill_diagonal(cosines, 1.0)
-        return cosines
-    cosines[~known] = 0.0
-    cosines[:, ~np.fromiter(map(bool, others), bool, len(others))] = 0.0
+    if not known.all():
+        cosines[~known] = 0.0
+        cosines[:, ~known] = 0.0
+    np.fill_diagonal(cosines, 1.0)
     return cosines
 
 
