@@ -1,11 +1,14 @@
-"""Make the catalogue that the package ships from the Online Retail transactions.
+"""Make the catalogue and the invoices that the package ships from the Online Retail transactions.
 
-    python -m benchmarks.make_catalogue [OUT.jsonl.gz]
+    python -m benchmarks.make_catalogue [FOLDER]
 
-One line per product, in the order of the ids: a stock code of five digits and what follows, sold to a known customer in
-a positive quantity at a positive price (the lines that the evaluation protocol counts, so ids and texts are the same
-there). `title` is its most used description, the alphabetically first where several are, `price` the median,
-`first_sold` the day of its first line, `markets` where it was sold. The same input gives the same bytes.
+`online_retail.jsonl.gz` has a line for each product, in the order of the ids: a stock code of five digits and what
+follows, sold to a known customer in a positive quantity at a positive price (the lines that the evaluation protocol
+counts, so ids and texts are the same there). `title` is its most used description, the alphabetically first where
+several are, `price` the median, `first_sold` the day of its first line, `markets` where it was sold.
+
+`online_retail_invoices.jsonl.gz` has a line for each invoice with such lines, in time order: its number, the time of
+the first of them as if it were UTC, and its different products. The same input gives the same bytes.
 """
 
 import argparse
@@ -18,7 +21,7 @@ import pandas as pd  # type: ignore[import-untyped]
 
 from benchmarks.datasets import REPOSITORY, load_protocol, unpack
 
-SHIPPED = REPOSITORY / "services" / "nearkin" / "embedded" / "catalogue" / "online_retail.jsonl.gz"
+SHIPPED = REPOSITORY / "services" / "nearkin" / "embedded" / "catalogue"
 PRODUCTS = r"\d{5}"
 
 #: The data's country names as ISO 3166-1 codes; what names no single country is no market.
@@ -75,22 +78,34 @@ def describe(item: str, lines: pd.DataFrame) -> dict[str, object]:
     }
 
 
-def make_catalogue(transactions: Path) -> bytes:
-    sales = load_protocol("item_to_item").load_sales(transactions, PRODUCTS)
-    rows = [describe(item, lines) for item, lines in sales.groupby("item", sort=True)]
+def list_products(sales: pd.DataFrame) -> list[dict[str, object]]:
+    return [describe(item, lines) for item, lines in sales.groupby("item", sort=True)]
+
+
+def list_invoices(sales: pd.DataFrame) -> list[dict[str, object]]:
+    invoices = [
+        {"visit": visit, "at": f"{lines['at'].min().isoformat()}Z", "items": sorted(set(lines["item"]))}
+        for visit, lines in sales.groupby("visit", sort=True)
+    ]
+    return sorted(invoices, key=lambda one: str(one["at"]))
+
+
+def pack(rows: list[dict[str, object]]) -> bytes:
     text = "".join(json.dumps(row, separators=(",", ":"), ensure_ascii=False) + "\n" for row in rows)
     return gzip.compress(text.encode(), 9, mtime=0)
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("out", nargs="?", type=Path, default=SHIPPED)
-    out = parser.parse_args().out
+    parser.add_argument("folder", nargs="?", type=Path, default=SHIPPED)
+    out = parser.parse_args().folder
     with tempfile.TemporaryDirectory() as folder:
-        packed = make_catalogue(unpack("onlineretail", Path(folder)) / "transactions.parquet")
-    out.write_bytes(packed)
-    count = len(gzip.decompress(packed).splitlines())
-    print(f"{out}: {count} items, {len(packed)} bytes")
+        transactions = unpack("onlineretail", Path(folder)) / "transactions.parquet"
+        sales = load_protocol("item_to_item").load_sales(transactions, PRODUCTS)
+    for name, rows in (("online_retail", list_products(sales)), ("online_retail_invoices", list_invoices(sales))):
+        packed = pack(rows)
+        (out / f"{name}.jsonl.gz").write_bytes(packed)
+        print(f"{out / name}.jsonl.gz: {len(rows)} lines, {len(packed)} bytes")
 
 
 if __name__ == "__main__":

@@ -4,7 +4,7 @@ from datetime import date
 from importlib.resources import files
 
 import nearkin.embedded.catalogue
-from nearkin.embedded.catalogue.online_retail import load_catalogue
+from nearkin.embedded.catalogue.online_retail import load_catalogue, load_invoices
 
 
 def test_every_item_is_a_product_with_a_title_a_price_a_first_day_and_markets() -> None:
@@ -25,6 +25,24 @@ def test_every_item_is_a_product_with_a_title_a_price_a_first_day_and_markets() 
 
 def test_some_items_are_new_after_the_day_that_the_demo_holds_back_from() -> None:
     assert sum(item.first_sold >= date(2011, 10, 1) for item in load_catalogue()) == 157
+
+
+def test_every_invoice_holds_different_products_of_the_catalogue_and_they_come_in_time_order() -> None:
+    products = {item.id for item in load_catalogue()}
+    invoices = load_invoices()
+    assert len(invoices) == 18402
+    assert len({one.visit for one in invoices}) == len(invoices)
+    assert [one.at for one in invoices] == sorted(one.at for one in invoices)
+    assert {item for one in invoices for item in one.items} == products
+    assert all(one.items == tuple(sorted(set(one.items))) and one.items for one in invoices)
+
+
+def test_an_item_is_new_on_the_day_of_its_first_invoice() -> None:
+    first: dict[str, date] = {}
+    for one in load_invoices():
+        for item in one.items:
+            first.setdefault(item, one.at.date())
+    assert first == {item.id: item.first_sold for item in load_catalogue()}
 
 
 def test_its_source_and_licence_are_told_beside_it() -> None:

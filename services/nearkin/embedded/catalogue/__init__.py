@@ -1,1 +1,1 @@
-"""A real catalogue that ships with the package: the products of a gift retailer, see ATTRIBUTION.txt."""
+"""Real data that ships with the package: the products and invoices of a gift retailer, see ATTRIBUTION.txt."""

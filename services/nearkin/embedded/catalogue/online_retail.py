@@ -1,12 +1,15 @@
-"""The Online Retail catalogue: what a UK gift retailer sold from December 2010 to December 2011."""
+"""The Online Retail data set: a UK gift retailer's products and invoices of December 2010 to December 2011."""
 
 import gzip
-from datetime import date
+from datetime import date, datetime
 from importlib.resources import files
+from typing import TypeVar
 
 import msgspec
 
 CURRENCY = "GBP"
+
+Row = TypeVar("Row")
 
 
 class CatalogueItem(msgspec.Struct, frozen=True):
@@ -29,7 +32,30 @@ class CatalogueItem(msgspec.Struct, frozen=True):
     currency: str = CURRENCY
 
 
+class Invoice(msgspec.Struct, frozen=True):
+    """One purchase.
+
+    Attributes:
+        visit: its number.
+        at: when: the shop's own time, as if it were UTC.
+        items: the stock codes of its different products, sorted.
+    """
+
+    visit: str
+    at: datetime
+    items: tuple[str, ...]
+
+
 def load_catalogue() -> list[CatalogueItem]:
     """Every product, in the order of the ids."""
-    packed = files(__package__).joinpath("online_retail.jsonl.gz").read_bytes()
-    return msgspec.json.Decoder(CatalogueItem).decode_lines(gzip.decompress(packed))
+    return _load("online_retail.jsonl.gz", CatalogueItem)
+
+
+def load_invoices() -> list[Invoice]:
+    """Every purchase of a known customer, in time order."""
+    return _load("online_retail_invoices.jsonl.gz", Invoice)
+
+
+def _load(name: str, kind: type[Row]) -> list[Row]:
+    packed = files(__package__).joinpath(name).read_bytes()
+    return msgspec.json.Decoder(kind).decode_lines(gzip.decompress(packed))
