@@ -385,6 +385,23 @@ class TestClock:
         assert await store.read_newest() == 0
 
 
+class TestBookkeeping:
+    async def test_it_tells_the_landmark_of_an_anchor_and_how_far_its_shard_is_in_each_partition(
+        self, store: EvidenceStore
+    ) -> None:
+        again = Source("topic-made-again", 3)
+        await store.apply([batch(0, 5, click()), ShardBatch(again, shard_of("a"), 0, 2, LANDMARK)])
+        elsewhere = next(name for name in map(str, itertools.count()) if shard_of(name) != shard_of("a"))
+        await store.apply([ShardBatch(TOPIC, shard_of(elsewhere), 0, 9, LANDMARK)])
+        found = await store.read_bookkeeping("a")
+        assert (found.shard, found.landmark) == (shard_of("a"), LANDMARK)
+        assert found.guards == {TOPIC: 5, again: 2}
+
+    async def test_an_anchor_of_which_nothing_is_remembered_has_no_landmark(self, store: EvidenceStore) -> None:
+        found = await store.read_bookkeeping("a")
+        assert (found.shard, found.landmark, found.guards) == (shard_of("a"), None, {})
+
+
 class TestPriors:
     priors = PositionPriors(
         1, NOW, {"page": SurfacePriors(Method.RANDOMISED, (Prior(0.1, 0.05, 0.2),)), "mail": SurfacePriors()}

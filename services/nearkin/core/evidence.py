@@ -187,6 +187,21 @@ class Remembered:
     marginals: Mapping[str, float]
 
 
+@dataclass(frozen=True, slots=True)
+class Bookkeeping:
+    """Where an anchor's evidence is kept, and how far it is: what a person asks who doubts a count.
+
+    Attributes:
+        shard: the number of its shard.
+        landmark: what its counts are kept relative to, in half-lives since the epoch; None where nothing is remembered.
+        guards: for each partition that the shard has applied events of, the offset of the first that it has not.
+    """
+
+    shard: int
+    landmark: int | None
+    guards: Mapping[Source, int]
+
+
 class Tally:
     """Adds up what the events of a batch count in one shard, so that a store sees every pair once, on one landmark.
 

@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 
 from nearkin.core.candidates import ItemFacts
 from nearkin.core.errors import NothingToEncode
-from nearkin.core.evidence import Outcome, Remembered, ShardBatch, Source
+from nearkin.core.evidence import Bookkeeping, Outcome, Remembered, ShardBatch, Source
 from nearkin.core.filters import ItemFilter
 from nearkin.core.item import Content, ItemState, Versions
 from nearkin.core.position_priors import PositionPriors
@@ -207,6 +207,9 @@ class EvidenceStore(Protocol):
 
     async def read_visits(self, at_ms: int) -> float:
         """All visits, decayed to a moment."""
+
+    async def read_bookkeeping(self, anchor: str) -> Bookkeeping:
+        """Where an anchor's evidence is kept, and how far its shard is, in one round trip."""
 
     async def read_newest(self) -> int:
         """The newest time that an applied event told, in milliseconds; 0 before the first: a stream's own clock."""

@@ -27,6 +27,7 @@ from nearkin.core.evidence import (
     MOVE_AFTER,
     AnchorEvidence,
     Array,
+    Bookkeeping,
     Effect,
     EvidenceRules,
     Metric,
@@ -156,6 +157,19 @@ class RedisEvidence:
         """All visits, decayed to a moment."""
         held = await ask(self._client, [("HGET", self._shard_key(shard), "visits") for shard in range(SHARDS)])
         return sum(self._total(packed, at_ms) for packed in held)
+
+    async def read_bookkeeping(self, anchor: str) -> Bookkeeping:
+        """Where an anchor's evidence is kept, and how far its shard is."""
+        shard = shard_of(anchor)
+        fields, packed = await ask(
+            self._client, [("HGETALL", self._shard_key(shard)), ("HGET", self._anchor_key(anchor), "")]
+        )
+        guards = {}
+        for name, value in fields.items():
+            topic_id, colon, partition = name.decode().rpartition(":")
+            if colon:
+                guards[Source(topic_id, int(partition))] = int(value)
+        return Bookkeeping(shard, None if packed is None else _TOTAL.unpack(packed)[0], guards)
 
     async def read_newest(self) -> int:
         """The newest time that an applied event told, in milliseconds; 0 before the first."""

@@ -12,6 +12,7 @@ import numpy as np
 from nearkin.core.evidence import (
     AnchorDelta,
     AnchorEvidence,
+    Bookkeeping,
     Effect,
     EvidenceRules,
     Metric,
@@ -90,6 +91,12 @@ class MemoryEvidence:
     async def read_visits(self, at_ms: int) -> float:
         """All visits, decayed to a moment."""
         return sum(total.visits * self._decay(total, at_ms) for total in self._visits.values())
+
+    async def read_bookkeeping(self, anchor: str) -> Bookkeeping:
+        """Where an anchor's evidence is kept, and how far its shard is."""
+        held, shard = self._held(anchor), shard_of(anchor)
+        guards = {source: guard for (source, of), guard in self._guards.items() if of == shard}
+        return Bookkeeping(shard, None if held is None else held.total.landmark, guards)
 
     async def read_newest(self) -> int:
         """The newest time that an applied event told, in milliseconds; 0 before the first."""
