@@ -22,6 +22,7 @@ TAKEN = {
     topics.ITEMS_BULK: (["upserted", "offered", "deleted"], "id"),
     topics.FEEDBACK: (["impressions", "interaction"], "anchor"),
     topics.VISITS: (["visit"], "visit_id"),
+    topics.LOOKUPS: (["answered"], "anchor"),
 }
 
 
@@ -66,7 +67,7 @@ def test_a_topic_has_the_settings_that_it_says(topic: topics.Topic) -> None:
     }
 
 
-@pytest.mark.parametrize("topic", topics.SOURCES, ids=lambda topic: topic.name)
+@pytest.mark.parametrize("topic", TAKEN, ids=lambda topic: topic.name)
 def test_a_topic_takes_each_kind_by_its_schema_with_an_id_as_key(topic: topics.Topic) -> None:
     messages = {name: target(message) for name, message in CHANNELS[topic.name]["messages"].items()}
     kinds, field = TAKEN[topic]

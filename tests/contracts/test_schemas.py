@@ -16,6 +16,7 @@ from referencing import Registry, Resource
 from nearkin.contracts import limits
 from nearkin.contracts.events import Deleted, Offered, Upserted, read_item_event
 from nearkin.contracts.feedback import WireImpressions, WireInteraction, WireVisit, read_feedback, read_visit
+from nearkin.contracts.lookups import WireAnswered, read_answered
 from nearkin.core.errors import InvalidEvent
 
 EVENTS = Path(__file__).parents[2] / "schemas" / "events"
@@ -28,6 +29,7 @@ TOPICS: dict[str, tuple[list[type[msgspec.Struct]], Callable[[bytes], object]]] 
     "items": ([Upserted, Offered, Deleted], read_item_event),
     "feedback": ([WireImpressions, WireInteraction], read_feedback),
     "visits": ([WireVisit], read_visit),
+    "lookups": ([WireAnswered], read_answered),
 }
 VALIDATORS = {topic: Draft202012Validator(SCHEMAS[f"{topic}.v1.schema.json"], registry=REGISTRY) for topic in TOPICS}
 VALID = sorted((EVENTS / "examples").glob("*/valid/*.json"))
@@ -107,8 +109,8 @@ def test_a_valid_example_fits(path: Path) -> None:
 
 #: What is wrong before there is a JSON value, or with the record around it.
 BEYOND_SCHEMAS = {"not_json", "not_utf8", "surrogate", "not_finite", "bad_key", "null_value"}
-#: What a schema cannot compare: one item of a slate with another, and with the anchor.
-BETWEEN_PLACES = {"repeated", "self_pair"}
+#: What a schema cannot compare: one item of a slate with another, with the anchor, and its features with their names.
+BETWEEN_PLACES = {"repeated", "self_pair", "uneven"}
 
 
 @pytest.mark.parametrize("path", INVALID, ids=named)

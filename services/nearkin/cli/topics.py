@@ -14,7 +14,8 @@ from nearkin.ops.topics import TopicsReport, apply_topics, check_topics
 def topics() -> None:
     """Make the topics on the broker, or compare them with the contract.
 
-    They are items.v1, items-bulk.v1, feedback.v1, visits.v1, and for each the .dlq that keeps what was refused.
+    They are items.v1, items-bulk.v1, feedback.v1, visits.v1, for each the .dlq that keeps what was refused, and
+    lookups.v1.
     """
 
 

@@ -37,6 +37,13 @@ MAX_POSITION = 1_000
 MAX_VALUE = 1_000_000
 #: What is longer is a warehouse's order rather than one person's: its n(n-1) pairs would outweigh hundreds of baskets.
 MAX_VISIT_ITEMS = 2_000
+#: Of a logged answer: a name of Nearkin's own making, such as a feature's or a version's.
+MAX_WORD = 256
+MAX_SOURCES = 16
+MAX_RANK = 100_000
+MAX_FEATURES = 250
+MAX_DEGRADED = 16
+MAX_MOVED = 200
 
 #: 2000-01-01 and 2100-01-01 in milliseconds: a time in seconds, microseconds or nanoseconds falls outside.
 MIN_OCCURRED_AT = 946_684_800_000

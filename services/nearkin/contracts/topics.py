@@ -34,7 +34,11 @@ ITEMS_BULK = Topic("items-bulk.v1", 14 * DAY_MS)
 FEEDBACK = Topic("feedback.v1", 14 * DAY_MS)
 VISITS = Topic("visits.v1", 14 * DAY_MS)
 
+#: What look-up servers answered, kept as long as the feedback that refers to it. Nobody else sends to it, and what
+#: cannot be read of it is passed over, so it has no dead letters.
+LOOKUPS = Topic("lookups.v1", 14 * DAY_MS)
+
 #: What producers send to.
 SOURCES = (ITEMS, ITEMS_BULK, FEEDBACK, VISITS)
 #: Every topic, dead letters included, in the order in which they are made.
-TOPICS = (*SOURCES, *(topic.dead_letters for topic in SOURCES))
+TOPICS = (*SOURCES, LOOKUPS, *(topic.dead_letters for topic in SOURCES))

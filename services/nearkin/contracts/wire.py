@@ -42,6 +42,7 @@ REMEDIES: Final = {
     "not_a_pseudonym": "send <key id>:<32 hex digits>, which the client makes of a user, or leave the field out",
     "self_pair": "leave the anchor out: an item is no neighbour of itself",
     "repeated": "name each item and each position of a slate once",
+    "uneven": "give an item as many features as there are names, or none",
     "too_late": "send feedback within 30 days of when it happened",
     "in_future": "set the clock that occurred_at comes from; it may be ahead by 5 minutes at most",
 }

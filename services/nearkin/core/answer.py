@@ -2,7 +2,7 @@
 
 A ranker learns from the features of what was shown; an estimate off policy divides by the propensity with which an item
 was shown at its position, and by the rate with which such an answer is logged at all; a person reads which source named
-an item, what ranking made of it, and what a rule or the draw changed. Nothing personal is in it, and no text of an item.
+an item, what ranking made of it, and what a rule or the draw changed. It holds nothing personal and no item's text.
 """
 
 import hashlib

@@ -98,7 +98,39 @@ class Metrics:
 
         self.lookups = self._counter("lookups_total", "Look-ups by method and gRPC status code.", ("method", "code"))
         self.lookup_seconds = self._histogram(
-            "lookup_seconds", "Time of a look-up by stage.", ("stage",), LATENCY_BUCKETS
+            "lookup_seconds",
+            "Time of a look-up by stage: search (the index), evidence, visits (marginals that are not remembered), "
+            "among (what only others named, scored by the index), rank (all look-ups of a call), total.",
+            ("stage",),
+            LATENCY_BUCKETS,
+        )
+        self.degraded = self._counter(
+            "lookups_degraded_total", "Answers that had to do without a part, by the part.", ("part",)
+        )
+        self.engine_failures = self._counter(
+            "engine_failures_total",
+            "Questions of look-ups that an engine did not answer: slow (not within its share of the deadline), away, "
+            "left_alone (not asked, because it failed again and again).",
+            ("engine", "why"),
+        )
+        self.circuit_open = self._gauge(
+            "circuit_open_ratio",
+            "1 while look-ups leave an engine alone or try whether it is back, else 0.",
+            ("engine",),
+        )
+        self.lookups_logged = self._counter("lookups_logged_total", "Answers that lookups.v1 has taken.")
+        self.lookups_unlogged = self._counter(
+            "lookups_unlogged_total",
+            "Answers that are not in lookups.v1, by reason: not_sampled; repeated (the same look-up again); buffer_full "
+            "(the broker does not keep up, or is away); unwritable (the contract does not admit it); unsent (the server "
+            "stopped first).",
+            ("reason",),
+        )
+        self.lookup_log_waiting = self._gauge(
+            "lookup_log_waiting_items", "Items of answers that wait to be logged; NEARKIN_LOOKUP_LOG_BUFFER at most."
+        )
+        self.lookup_log_seconds = self._histogram(
+            "lookup_log_seconds", "Time from an answer to when lookups.v1 has it.", (), FRESHNESS_BUCKETS
         )
 
         self.build_info.labels(version=nearkin.__version__, process=process).set(1)

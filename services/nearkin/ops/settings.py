@@ -84,10 +84,28 @@ class Settings(BaseSettings):
         128, ge=1, le=10_000, description="Anchors that a look-up server works on at once; it refuses what is beyond."
     )
     lookup_candidates: int = Field(
-        30, ge=1, le=1000, description="Hits that each search of a look-up gives to fusion, at least k."
+        100, ge=1, le=1000, description="Hits that each search of a look-up gives, at least k."
+    )
+    lookup_partners: int = Field(
+        100, ge=1, le=1000, description="Remembered partners of an anchor that become candidates, by each kind."
+    )
+    lookup_evidence_budget_ms: int = Field(
+        100, ge=1, description="How long evidence may take in one look-up, in milliseconds; then content decides."
     )
     lookup_grace_s: float = Field(
         5.0, ge=0, description="How long a stopping look-up server finishes what runs, in seconds."
+    )
+    lookup_log_rate: float = Field(
+        1.0,
+        ge=0,
+        le=1,
+        description="Share of answers that lookups.v1 gets, by a hash of their request ids; explored ones always.",
+    )
+    lookup_log_buffer: int = Field(
+        50_000,
+        ge=1,
+        le=10_000_000,
+        description="Items of answers that wait to be logged, at most, at about 1 kB each; answers beyond are dropped.",
     )
 
     lookup_address: str = Field("127.0.0.1:7700", description="host:port where the command line looks up.")
