@@ -8,16 +8,20 @@ from dataclasses import dataclass, field
 from prometheus_client import CollectorRegistry
 
 from nearkin.client.lookup import LookupClient
+from nearkin.core.answer import LoggedAnswer
 from nearkin.core.candidates import ItemFacts
 from nearkin.core.errors import Unavailable
+from nearkin.core.evidence import EvidenceRules
 from nearkin.core.item import ItemState
 from nearkin.core.ports import ContentEncoder, IndexedItem, ItemCollection, ItemWrite, Search
 from nearkin.core.vectors import Hit, Vectors
 from nearkin.encoders.fake import HashingEncoder
+from nearkin.lookup.rank_candidates import Ordering
 from nearkin.lookup.server import Limits, LookupServer
 from nearkin.ops.health import Health
 from nearkin.ops.metrics import Metrics
 from nearkin.stores.memory import MemoryIndex
+from nearkin.stores.memory_evidence import MemoryEvidence
 
 
 async def until(condition: Callable[[], bool]) -> None:
@@ -98,11 +102,13 @@ class LiveLookups:
 
     index: WatchedIndex
     encoder: ContentEncoder
+    evidence: MemoryEvidence
     server: LookupServer
     metrics: Metrics
     health: Health
     client: LookupClient
-    address: str = ""
+    address: str
+    logged: list[LoggedAnswer]
 
     async def publish(self, *states: ItemState) -> None:
         """Write items as an indexer does: present ones with their vectors, all others without."""
@@ -123,17 +129,21 @@ class LiveLookups:
 
 @asynccontextmanager
 async def live_lookups(
-    limits: Limits | None = None, encoder: ContentEncoder | None = None
+    limits: Limits | None = None, encoder: ContentEncoder | None = None, ordering: Ordering | None = None
 ) -> AsyncIterator[LiveLookups]:
-    """Start a server with an empty index, and a client of it; stop both at the end."""
+    """Start a server with an empty index and no evidence, and a client of it; stop both at the end."""
     index, encoder = WatchedIndex(), encoder or HashingEncoder()
     await index.prepare(encoder.bundle, encoder.dimensions)
     metrics = Metrics(CollectorRegistry(), "lookup")
     health = Health(metrics, "index")
-    server = LookupServer(index, encoder, limits or Limits(), metrics, health)
+    evidence = MemoryEvidence(EvidenceRules())
+    logged: list[LoggedAnswer] = []
+    server = LookupServer(
+        index, encoder, evidence, limits or Limits(), metrics, health, ordering=ordering, log_answer=logged.append
+    )
     address = await server.start("127.0.0.1:0")
     async with LookupClient(address) as client:
-        live = LiveLookups(index, encoder, server, metrics, health, client, address)
+        live = LiveLookups(index, encoder, evidence, server, metrics, health, client, address, logged)
         try:
             await live.until_ready()
             yield live

@@ -4,18 +4,29 @@ from dataclasses import replace
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from prometheus_client import CollectorRegistry
 
 from live_lookups import WatchedIndex
 from nearkin.core import item
 from nearkin.core.candidates import CandidateSource
-from nearkin.core.errors import InvalidRequest, Misconfigured, PermanentError, Unavailable, UnknownItem
+from nearkin.core.errors import InvalidRequest, Misconfigured, NearkinError, Unavailable, UnknownItem
+from nearkin.core.evidence import EvidenceRules
 from nearkin.core.filters import ItemFilter
 from nearkin.core.item import Content, ItemState, Offer, Price, Status
 from nearkin.core.ports import IndexedItem, ItemWrite, Search
 from nearkin.core.retrieval import Retrieval
+from nearkin.core.rules import Curation
 from nearkin.core.vectors import Hit, VectorName, Vectors
 from nearkin.encoders.fake import HashingEncoder
-from nearkin.lookup.find_similar import HITS_PER_CALL, Neighbours, SimilarTo, find_similar
+from nearkin.lookup.engines import Engine
+from nearkin.lookup.find_similar import Answer, Depths, FindSimilar, Observe
+from nearkin.lookup.follow_stream import Stream
+from nearkin.lookup.rank_candidates import Ordering
+from nearkin.lookup.recall_evidence import RecallEvidence
+from nearkin.lookup.request import SimilarTo
+from nearkin.lookup.search_index import HITS_PER_CALL
+from nearkin.ops.metrics import Metrics
+from nearkin.stores.memory_evidence import MemoryEvidence
 
 ENCODER = HashingEncoder()
 
@@ -36,14 +47,34 @@ def product(item_id: str, title: str, **fields: object) -> ItemState:
 
 
 async def find(
-    index: WatchedIndex, *lookups: SimilarTo, candidates: int = 100, encoder: HashingEncoder = ENCODER
-) -> list[Neighbours | PermanentError]:
-    return await find_similar(lookups, index, encoder, candidates=candidates, observe=lambda stage, seconds: None)
+    index: WatchedIndex,
+    *lookups: SimilarTo,
+    candidates: int = 100,
+    encoder: HashingEncoder = ENCODER,
+    observe: Observe = lambda stage, seconds: None,
+) -> list[Answer | NearkinError]:
+    """Look up where nobody has done anything yet, with nothing left to chance."""
+    metrics = Metrics(CollectorRegistry())
+    items, remembered, evidence = Engine("index", metrics), Engine("evidence", metrics), MemoryEvidence(EvidenceRules())
+    find_similar = FindSimilar(
+        index,
+        encoder,
+        RecallEvidence(evidence),
+        Stream(evidence, index, remembered, items),
+        items=items,
+        evidence=remembered,
+        ordering=Ordering(),
+        curation=Curation,
+        depths=Depths(hits=candidates),
+        evidence_budget_s=1.0,
+        observe=observe,
+    )
+    return await find_similar([replace(one, explore=False) for one in lookups], 10.0)
 
 
-def ids(answer: Neighbours | PermanentError) -> list[str]:
-    assert isinstance(answer, Neighbours), answer
-    return [one.id for one in answer.neighbours]
+def ids(answer: Answer | NearkinError) -> list[str]:
+    assert isinstance(answer, Answer), answer
+    return [one.item_id for one in answer.placed]
 
 
 MUGS = [product(f"mug-{n}", f"red mug number {n}") for n in range(8)]
@@ -61,10 +92,10 @@ async def test_a_content_that_is_not_published_has_neighbours_too():
     assert ids(answer) == ["b"]
 
 
-async def test_an_item_is_looked_up_in_one_round_trip():
+async def test_an_item_is_looked_up_in_one_search_with_its_facts_read_beside():
     index = await index_of(*MUGS)
     await find(index, SimilarTo("mug-1"))
-    assert (index.reads, len(index.searched)) == (0, 1)
+    assert (index.reads, len(index.searched)) == (1, 1)
 
 
 async def test_only_anchors_without_a_hit_are_read_all_at_once():
@@ -75,15 +106,15 @@ async def test_only_anchors_without_a_hit_are_read_all_at_once():
     )
     assert (len(ids(found)), ids(none)) == (1, [])
     assert isinstance(unknown, UnknownItem)
-    assert (index.reads, len(index.searched)) == (1, 1)
+    assert (index.reads, len(index.searched)) == (2, 1)
 
 
-async def test_many_anchors_are_looked_up_in_one_round_trip():
+async def test_many_anchors_are_looked_up_in_one_search():
     index = await index_of(*MUGS)
     lookups = [*(SimilarTo(f"mug-{n}", k=3) for n in range(8)), SimilarTo(Content(title="mug"), k=3)]
     answers = await find(index, *lookups, candidates=50)
     assert all(len(ids(answer)) == 3 for answer in answers)
-    assert (index.reads, len(index.searched)) == (0, 1)
+    assert (index.reads, len(index.searched)) == (1, 1)
 
 
 async def test_a_large_batch_is_cut_into_calls_of_bounded_size_and_answered_whole():
@@ -133,8 +164,8 @@ async def test_each_retrieval_names_its_own_sources():
     names = {}
     for retrieval in Retrieval:
         (answer,) = await find(index, SimilarTo("mug-1", retrieval=retrieval))
-        assert isinstance(answer, Neighbours)
-        names[retrieval] = {source.name for one in answer.neighbours for source in one.sources}
+        assert isinstance(answer, Answer)
+        names[retrieval] = {source.name for one in answer.placed for source in one.sources}
     assert names == {
         Retrieval.FUSED: {CandidateSource.CONTENT, CandidateSource.LEXICAL},
         Retrieval.DENSE: {CandidateSource.CONTENT},
@@ -146,9 +177,9 @@ async def test_each_retrieval_names_its_own_sources():
 async def test_ranks_of_a_source_count_from_one(retrieval: Retrieval):
     index = await index_of(*MUGS)
     (answer,) = await find(index, SimilarTo("mug-1", k=7, retrieval=retrieval))
-    assert isinstance(answer, Neighbours)
+    assert isinstance(answer, Answer)
     for name in VectorName:
-        ranks = sorted(source.rank for one in answer.neighbours for source in one.sources if source.name is name)
+        ranks = sorted(source.rank for one in answer.placed for source in one.sources if source.name is name)
         assert ranks == list(range(1, len(ranks) + 1))
 
 
@@ -258,16 +289,16 @@ async def test_a_filter_that_the_index_refuses_fails_its_look_up_alone():
 async def test_an_index_that_is_away_fails_all_look_ups():
     index = await index_of(*MUGS)
     index.go_away()
-    with pytest.raises(Unavailable):
-        await find(index, SimilarTo("mug-1"))
+    (answer,) = await find(index, SimilarTo("mug-1"))
+    assert isinstance(answer, Unavailable)
 
 
 async def test_every_stage_is_timed_once():
     index = await index_of(*MUGS)
     stages: list[str] = []
     lookups = [SimilarTo("mug-1"), SimilarTo(Content(title="mug"))]
-    await find_similar(lookups, index, ENCODER, candidates=10, observe=lambda stage, seconds: stages.append(stage))
-    assert stages == ["resolve", "encode", "search", "fuse"]
+    await find(index, *lookups, observe=lambda stage, seconds: stages.append(stage))
+    assert sorted(stages) == ["evidence", "rank", "search", "visits"]
 
 
 WORDS = ("red", "blue", "mug", "cup", "hose", "lamp", "large", "set")
@@ -324,7 +355,7 @@ async def test_an_answer_never_holds_the_anchor_a_hidden_or_deleted_item_or_an_i
     assert all(known[one].is_visible for one in found)
     assert not set(found) & set(conditions.exclude_ids)
     assert all(not conditions.tags_any or set(conditions.tags_any) & set(known[one].content.tags) for one in found)
-    scores = [one.score for one in answer.neighbours]
+    scores = [one.score for one in answer.placed]
     assert scores == sorted(scores, reverse=True)
     if retrieval is not Retrieval.LEXICAL:
         # By meaning every item is some candidate: as many are found as there are, up to k.

@@ -286,7 +286,7 @@ async def test_an_address_that_cannot_be_taken_is_refused_with_the_setting_and_t
     live: LiveLookups, listen: str
 ):
     metrics = Metrics(live.metrics.registry.__class__(), "lookup")
-    server = LookupServer(live.index, HashingEncoder(), Limits(), metrics, Health(metrics))
+    server = LookupServer(live.index, HashingEncoder(), live.evidence, Limits(), metrics, Health(metrics))
     with pytest.raises(Misconfigured) as refusal:
         await server.start(live.address if listen == "taken" else listen)
     assert refusal.value.field == "NEARKIN_LOOKUP_LISTEN"
@@ -296,7 +296,7 @@ async def test_an_address_that_cannot_be_taken_is_refused_with_the_setting_and_t
 @pytest.mark.parametrize("listen", ["http://127.0.0.1:0", "::1:0", "a b:0"])
 async def test_what_is_no_address_is_not_told_as_a_taken_port(live: LiveLookups, listen: str):
     metrics = Metrics(live.metrics.registry.__class__(), "lookup")
-    server = LookupServer(live.index, HashingEncoder(), Limits(), metrics, Health(metrics))
+    server = LookupServer(live.index, HashingEncoder(), live.evidence, Limits(), metrics, Health(metrics))
     with pytest.raises(Misconfigured, match=r"NEARKIN_LOOKUP_LISTEN: .* is not host:port"):
         await server.start(listen)
 
@@ -312,6 +312,6 @@ async def test_calls_are_counted_by_method_and_status_and_timed_by_stage(live: L
     assert sample("nearkin_lookups_total", method="FindSimilar", code="OK") == 1
     assert sample("nearkin_lookups_total", method="FindSimilar", code="NOT_FOUND") == 1
     assert sample("nearkin_lookups_total", method="GetItems", code="OK") == 1
-    for stage in ("resolve", "search", "fuse"):
+    for stage in ("search", "evidence", "rank"):
         assert sample("nearkin_lookup_seconds_count", stage=stage) == 2
     assert sample("nearkin_lookup_seconds_count", stage="total") == 3

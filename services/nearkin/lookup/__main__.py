@@ -10,15 +10,19 @@ from concurrent.futures import ThreadPoolExecutor
 from prometheus_client import CollectorRegistry
 
 from nearkin.core.errors import Misconfigured
+from nearkin.core.evidence import EvidenceRules
 from nearkin.core.ports import ContentEncoder
 from nearkin.encoders.bundle import load_encoder
+from nearkin.lookup.find_similar import Depths
+from nearkin.lookup.log_answers import AnswerLog
 from nearkin.lookup.server import Limits, LookupServer
 from nearkin.ops import logs
 from nearkin.ops.health import Health, HealthServer
 from nearkin.ops.metrics import Metrics
 from nearkin.ops.process import EXIT_MISCONFIGURED, exit_with, stop_on_signals
 from nearkin.ops.settings import Settings, load_settings
-from nearkin.stores.qdrant import connect
+from nearkin.stores import evidence as redis
+from nearkin.stores import qdrant
 
 log = logging.getLogger("nearkin.lookup")
 
@@ -51,22 +55,27 @@ async def serve(settings: Settings, encoder: ContentEncoder, metrics: Metrics, h
     asyncio.get_running_loop().set_default_executor(
         ThreadPoolExecutor(settings.encode_threads, thread_name_prefix="encode")
     )
-    index = connect(settings)
+    index, evidence = qdrant.connect(settings), redis.connect(settings, EvidenceRules())
     limits = Limits(
         max_message_bytes=settings.lookup_max_message_bytes,
         timeout_s=settings.lookup_timeout_s,
         concurrency=settings.lookup_concurrency,
-        candidates=settings.lookup_candidates,
+        evidence_budget_s=settings.lookup_evidence_budget_ms / 1000,
+        depths=Depths(settings.lookup_candidates, settings.lookup_partners),
     )
-    server = LookupServer(index, encoder, limits, metrics, health)
+    answers = AnswerLog(settings, metrics)
+    server = LookupServer(index, encoder, evidence, limits, metrics, health, log_answer=answers.offer)
     try:
+        await answers.start()
         address = await server.start(settings.lookup_listen)
         log.info("look-ups are served", extra=logs.fields(address=address, bundle=encoder.bundle))
         await stop.wait()
         log.info("stopping", extra=logs.fields(grace_s=settings.lookup_grace_s))
         await server.drain(settings.lookup_grace_s)
+        await answers.drain(settings.lookup_grace_s)
     finally:
         await index.close()
+        await evidence.close()
 
 
 if __name__ == "__main__":

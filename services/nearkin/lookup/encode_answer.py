@@ -1,27 +1,79 @@
 """Answers as messages of the look-up contract."""
 
+import numpy as np
+
 from nearkin.contracts.v1 import lookup_pb2 as wire
+from nearkin.core.answer import LoggedAnswer
+from nearkin.core.features import FEATURE_NAMES, FEATURE_VERSION
 from nearkin.core.item import NEVER
 from nearkin.core.ports import IndexedItem
-from nearkin.lookup.find_similar import Neighbours
+from nearkin.core.ranking import contributions
+from nearkin.lookup.find_similar import Answer
 
 
-def encode_neighbours(answer: Neighbours, *, explain: bool) -> wire.FindSimilarResponse:
-    """The answer to one look-up; with the source of each neighbour where it is to explain."""
-    return wire.FindSimilarResponse(
+def encode_answer(answer: Answer, *, explain: bool) -> wire.FindSimilarResponse:
+    """The answer to one look-up; with all that decided it where it is to explain."""
+    response = wire.FindSimilarResponse(
         neighbours=[
-            wire.Neighbour(
-                item_id=one.id,
-                score=one.score,
-                title=one.facts.title,
-                sources=[wire.Source(name=source.name, score=source.score, rank=source.rank) for source in one.sources]
-                if explain
-                else (),
-            )
-            for one in answer.neighbours
+            wire.Neighbour(item_id=one.item_id, score=one.score, title=facts.title, propensity=one.propensity)
+            for one, facts in zip(answer.placed, answer.facts, strict=True)
         ],
         collection=answer.collection,
         bundle=answer.bundle,
+        request_id=answer.lookup.request_id,
+        degraded=answer.degraded,
+        ranking=answer.ranking,
+        draw=answer.draw.value,
+    )
+    if explain:
+        _explain(response, answer)
+    return response
+
+
+def _explain(response: wire.FindSimilarResponse, answer: Answer) -> None:
+    for neighbour, one in zip(response.neighbours, answer.placed, strict=True):
+        neighbour.sources.extend(
+            [wire.Source(name=source.name.value, score=source.score, rank=source.rank) for source in one.sources]
+        )
+        if answer.weights is not None:
+            neighbour.features.extend(one.features)
+            neighbour.contributions.extend(contributions(np.array(one.features), answer.weights))
+    if answer.weights is not None:
+        response.feature_names.extend(FEATURE_NAMES)
+    response.moved.extend(
+        # `from` is a word of Python's.
+        [wire.Moved(item_id=one.item, by=one.rule.value, to=one.now or 0, **{"from": one.was}) for one in answer.moved]
+    )
+
+
+def logged(answer: Answer, priors_version: str, now_ms: int) -> LoggedAnswer:
+    """The answer as it is logged.
+
+    Args:
+        answer: to one look-up.
+        priors_version: of the position priors in force.
+        now_ms: the server's clock.
+    """
+    lookup = answer.lookup
+    ranked = answer.weights is not None
+    return LoggedAnswer(
+        lookup.request_id,
+        now_ms,
+        lookup.anchor if isinstance(lookup.anchor, str) else None,
+        lookup.k,
+        lookup.ranking.value if ranked else lookup.retrieval.value,
+        answer.placed,
+        weights=answer.ranking if ranked else "",
+        feature_names=FEATURE_NAMES if ranked else (),
+        features_version=FEATURE_VERSION if ranked else 0,
+        collection=answer.collection,
+        bundle=answer.bundle,
+        surface=lookup.surface,
+        market=lookup.filter.market,
+        priors_version=priors_version,
+        degraded=answer.degraded,
+        moved=answer.moved,
+        policy=answer.draw,
     )
 
 

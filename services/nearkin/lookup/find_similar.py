@@ -1,268 +1,464 @@
-"""Find the items most similar to an anchor: candidates by meaning and by words, fused into one ranking.
+"""Find the items most similar to an anchor: candidates from the index and from evidence, ranked into one answer.
 
-The alias is resolved once, and every call of the request stays with that collection and its bundle: a content encoded
-for one space is never sent to another. The searches of all anchors go to the index in one call, or, where they are
-many, in a few one after the other, so that a large batch does not make others wait.
-
-A search by an item's id that finds anything proves that the item is there, as nothing else has vectors; only an anchor
-without hits is read, to tell one that is unknown from one that has no neighbours. And only where a filter starves the
-approximate search (fewer hits than neighbours were asked for) is the index searched a second time, exactly.
+The index is searched while the evidence is read. Then what only evidence, popularity or a pin named is scored by the
+index in one more call, which also says what of it may be shown. A part that does not answer within its share of the
+deadline is missing from the answer, which says so: without evidence, content decides alone; without the index, what is
+remembered does.
 """
 
 import asyncio
+import math
 import time
-from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass, field, replace
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
 
-from nearkin.core.candidates import CandidateSource, Source
-from nearkin.core.errors import InvalidRequest, Misconfigured, NothingToEncode, PermanentError, UnknownItem
+import numpy as np
+
+from nearkin.contracts.stored import category_key
+from nearkin.core.answer import Placed
+from nearkin.core.candidates import AnchorContext, Array, Candidates, CandidateSource, ItemFacts, Source
+from nearkin.core.errors import DeadlineExceeded, NearkinError, PermanentError, Unavailable
+from nearkin.core.evidence import AnchorEvidence, Metric
+from nearkin.core.exploration import Policy
 from nearkin.core.filters import ItemFilter
-from nearkin.core.fusion import Fused, fuse
 from nearkin.core.item import Content
-from nearkin.core.ports import ContentEncoder, IndexedItem, ItemCollection, ItemIndex, Search
-from nearkin.core.retrieval import Retrieval
-from nearkin.core.vectors import Hit, VectorName, Vectors
+from nearkin.core.ports import ContentEncoder, ItemCollection, ItemIndex
+from nearkin.core.ranking import RankingWeights
+from nearkin.core.retrieval import Ranking
+from nearkin.core.rules import Curation, Moved
+from nearkin.core.vectors import Hit, VectorName
+from nearkin.lookup.engines import Engine, TooSlow
+from nearkin.lookup.follow_stream import Stream
+from nearkin.lookup.rank_candidates import Ordering, rank_candidates
+from nearkin.lookup.recall_evidence import RecallEvidence, partners_by_action, partners_by_visits
+from nearkin.lookup.request import SimilarTo
+from nearkin.lookup.search_index import Found, Hits, Query, read_anchors, search_among, search_index
 
-#: How many neighbours a look-up gets that does not say.
-DEFAULT_K = 10
+#: Which share of what is left of the deadline one engine may take: there is another one to ask, and work to do after.
+INDEX_SHARE = 0.7
+EVIDENCE_SHARE = 0.3
 
-#: How many hits one call asks of the index: an engine that serves one call at a time is held for 50 ms at most.
-HITS_PER_CALL = 1_000
+#: An anchor with fewer remembered pairs is thin: what is popular in its category joins its candidates.
+THIN = 10
+POPULAR_CANDIDATES = 20
 
-#: Called with the name of a stage ("resolve", "encode", "search", "fuse") and the seconds it took.
+#: Of so many items the facts are remembered for when the index is away.
+MOST_FACTS = 100_000
+
+#: Called with the name of a stage ("search", "evidence", "visits", "among", "rank") and the seconds that it took.
 Observe = Callable[[str, float], None]
 
+_SOURCES = {VectorName.CONTENT: CandidateSource.CONTENT, VectorName.LEXICAL: CandidateSource.LEXICAL}
+
 
 @dataclass(frozen=True, slots=True)
-class SimilarTo:
-    """One look-up.
+class Depths:
+    """How many candidates each source names.
 
     Attributes:
-        anchor: the id of an item in the index, or the content of an item that need not be. A hidden item may be an
-            anchor (whoever holds its page may see what is like it), a deleted one may not.
-        k: how many neighbours at most, from 1.
-        filter: conditions on the neighbours, inside the search; the anchor need not meet them.
-        retrieval: which searches the neighbours come from.
+        hits: of each search, or as many as neighbours where that is more.
+        partners: of the pairs that people chose, and of the co-visits, each.
     """
 
-    anchor: str | Content
-    k: int = DEFAULT_K
-    filter: ItemFilter = field(default_factory=ItemFilter)
-    retrieval: Retrieval = Retrieval.FUSED
+    hits: int = 100
+    partners: int = 100
 
 
 @dataclass(frozen=True, slots=True)
-class Neighbours:
-    """The answer to one look-up: neighbours from best to worst, and which collection and bundle gave them."""
+class Answer:
+    """The answer to one look-up.
 
-    neighbours: tuple[Fused, ...]
+    Attributes:
+        lookup: what was asked.
+        placed: what is shown, by position.
+        facts: of each item that is shown; an id alone where the index could not be asked.
+        ranking: names what decided the order: the weights, or the one search.
+        weights: that gave the scores; None for one search's own order.
+        moved: what rules and diversity did.
+        draw: which policy of the last draw gave the answer.
+        collection: of the index that answered; empty where it could not be asked.
+        bundle: of its vectors.
+        degraded: what the answer had to do without.
+        at_ms: when, on the clock in force.
+    """
+
+    lookup: SimilarTo
+    placed: tuple[Placed, ...]
+    facts: tuple[ItemFacts, ...]
+    ranking: str
+    weights: RankingWeights | None
+    moved: tuple[Moved, ...]
+    draw: Policy
     collection: str
     bundle: str
+    degraded: tuple[str, ...]
+    at_ms: int
 
 
-async def find_similar(
-    lookups: Sequence[SimilarTo],
-    index: ItemIndex,
-    encoder: ContentEncoder,
-    *,
-    candidates: int,
-    observe: Observe,
-) -> list[Neighbours | PermanentError]:
-    """Answer look-ups, each with its neighbours or with what is wrong with it.
+@dataclass(slots=True)
+class _Gathered:
+    """What is known so far about one look-up."""
+
+    lookup: SimilarTo
+    query: Query | None
+    hits: Hits
+    anchor: ItemFacts | None
+    evidence: AnchorEvidence | None
+    degraded: list[str]
+
+
+@dataclass(frozen=True, slots=True)
+class _Searched:
+    """What the index said in the first round."""
+
+    collection: ItemCollection
+    found: Sequence[Found | PermanentError]
+    anchors: Mapping[str, ItemFacts]
+
+
+class FindSimilar:
+    """Answers look-ups.
 
     Args:
-        lookups: at least one; what is wrong with one does not touch the others.
         index: where the items are.
         encoder: for anchors that are contents.
-        candidates: how many hits each search gives to fusion, or as many as neighbours where that is more.
+        recall: what people did.
+        stream: what is known of the stream as a whole.
+        items: the engine behind `index`.
+        evidence: the engine behind `recall`.
+        ordering: how candidates become an answer.
+        curation: tells what was decided by hand, as of now.
+        depths: how many candidates each source names.
+        evidence_budget_s: how long the evidence may take, however far the deadline is.
         observe: is told how long each stage took.
-
-    Raises:
-        Unavailable: the index does not answer; all look-ups failed.
     """
-    watch = _Watch(observe)
-    collection = await index.serving()
-    watch.finished("resolve")
-    vectors = await _encode([one.anchor for one in lookups if isinstance(one.anchor, Content)], encoder, collection)
-    if vectors:
-        watch.finished("encode")
-    encoded = iter(vectors)
-    queries = [next(encoded) if isinstance(one.anchor, Content) else one.anchor for one in lookups]
-    searches = [_searches(one, query, candidates) for one, query in zip(lookups, queries, strict=True)]
 
-    found = await _search(collection, searches)
-    found = await _refuse_unknown(collection, lookups, found)
-    found = await _search_starved(collection, lookups, searches, found)
-    watch.finished("search")
+    def __init__(
+        self,
+        index: ItemIndex,
+        encoder: ContentEncoder,
+        recall: RecallEvidence,
+        stream: Stream,
+        *,
+        items: Engine,
+        evidence: Engine,
+        ordering: Ordering,
+        curation: Callable[[], Curation],
+        depths: Depths,
+        evidence_budget_s: float,
+        observe: Observe,
+    ) -> None:
+        self._index, self._encoder, self._recall, self._stream = index, encoder, recall, stream
+        self._items, self._evidence = items, evidence
+        self._ordering, self._curation, self._depths = ordering, curation, depths
+        self._evidence_budget_s, self._observe = evidence_budget_s, observe
+        self._facts: dict[str, ItemFacts] = {}
 
-    answers = [
-        hits if isinstance(hits, PermanentError) else Neighbours(_rank(one, hits), collection.name, collection.bundle)
-        for one, hits in zip(lookups, found, strict=True)
-    ]
-    watch.finished("fuse")
-    return answers
+    async def __call__(self, lookups: Sequence[SimilarTo], allowed_s: float) -> list[Answer | NearkinError]:
+        """Answer look-ups, each with its neighbours or with what is wrong with it.
 
+        Args:
+            lookups: at least one; what is wrong with one does not touch the others.
+            allowed_s: until the deadline.
 
-#: The searches of one look-up, and what each found; or why there are none.
-_Searches = dict[VectorName, Search]
-_Hits = dict[VectorName, list[Hit]]
-
-
-class _Watch:
-    """Tells how long it was since the stage before."""
-
-    def __init__(self, observe: Observe) -> None:
-        self._observe, self._since = observe, time.perf_counter()
-
-    def finished(self, stage: str) -> None:
-        now = time.perf_counter()
-        self._observe(stage, now - self._since)
-        self._since = now
-
-
-async def _encode(
-    contents: Sequence[Content], encoder: ContentEncoder, collection: ItemCollection
-) -> list[Vectors | PermanentError]:
-    if not contents:
-        return []
-    if encoder.bundle != collection.bundle:
-        other_space = Misconfigured(
-            f"this server encodes with bundle {encoder.bundle!r}, but the index serves {collection.bundle!r}",
-            field="anchor.content",
-            remedy="look up by item_id, or restart the look-up service with NEARKIN_BUNDLE_PATH set to the bundle that "
-            "the index serves",
-            reason="bundle",
+        Raises:
+            Unavailable: nothing that could answer any of them can be reached.
+        """
+        deadline = time.perf_counter() + allowed_s
+        at_ms = self._stream.now_ms()
+        searched, remembered = await asyncio.gather(
+            self._search(lookups, deadline), self._pairs(lookups, at_ms, deadline)
         )
-        return [other_space] * len(contents)
-    outcomes = await asyncio.to_thread(encoder.encode, contents)
-    return [_nothing_to_encode(one) if isinstance(one, NothingToEncode) else one for one in outcomes]
-
-
-def _nothing_to_encode(error: NothingToEncode) -> InvalidRequest:
-    refusal = InvalidRequest(
-        error.problem, field="anchor.content", remedy="give a title or a description with words", reason=error.reason
-    )
-    refusal.__cause__ = error
-    return refusal
-
-
-def _searches(lookup: SimilarTo, query: str | Vectors | PermanentError, candidates: int) -> _Searches | PermanentError:
-    if isinstance(query, PermanentError):
-        return query
-    depth = max(candidates, lookup.k) if lookup.retrieval is Retrieval.FUSED else lookup.k
-    searches: _Searches = {}
-    if lookup.retrieval is not Retrieval.LEXICAL:
-        dense = query if isinstance(query, str) else query.content
-        searches[VectorName.CONTENT] = Search(VectorName.CONTENT, dense, depth, lookup.filter)
-    if lookup.retrieval is not Retrieval.DENSE:
-        if isinstance(query, str):
-            searches[VectorName.LEXICAL] = Search(VectorName.LEXICAL, query, depth, lookup.filter)
-        elif len(query.lexical.indices):
-            searches[VectorName.LEXICAL] = Search(VectorName.LEXICAL, query.lexical, depth, lookup.filter)
-    if not searches:
-        return InvalidRequest(
-            "holds no word to search by", field="anchor.content", remedy="give it words, or ask for dense retrieval"
+        if isinstance(searched, Unavailable) and isinstance(remembered, Unavailable):
+            raise Unavailable("index", f"{searched.detail}; and {remembered}")
+        gathered = self._gather(lookups, searched, remembered)
+        whole = [one for one in gathered if isinstance(one, _Gathered)]
+        visits = await self._visits(whole, at_ms, deadline)
+        named = [self._named(one, visits) for one in whole]
+        collection = None if isinstance(searched, Unavailable) else searched.collection
+        scored = await self._score(collection, whole, named, deadline)
+        began = time.perf_counter()
+        answers = iter(
+            [
+                self._answer(one, sources, hits, visits, collection, at_ms)
+                for one, sources, hits in zip(whole, named, scored, strict=True)
+            ]
         )
-    return searches
+        self._observe("rank", time.perf_counter() - began)
+        return [next(answers) if isinstance(one, _Gathered) else one for one in gathered]
+
+    async def _search(self, lookups: Sequence[SimilarTo], deadline: float) -> _Searched | Unavailable:
+        began = time.perf_counter()
+
+        async def search() -> _Searched:
+            collection = await self._index.serving()
+            found, anchors = await asyncio.gather(
+                search_index(lookups, collection, self._encoder, candidates=self._depths.hits),
+                read_anchors(collection, lookups),
+            )
+            return _Searched(collection, found, anchors)
+
+        alone = not any(one.wants_evidence for one in lookups)
+        try:
+            return await self._items.ask(search, (deadline - began) * (1.0 if alone else INDEX_SHARE))
+        except Unavailable as problem:
+            if alone:
+                raise _given_up(problem) from problem
+            return problem
+        finally:
+            self._observe("search", time.perf_counter() - began)
+
+    async def _pairs(
+        self, lookups: Sequence[SimilarTo], at_ms: int, deadline: float
+    ) -> Mapping[str, AnchorEvidence] | Unavailable:
+        anchors = list(
+            dict.fromkeys(one.anchor for one in lookups if one.wants_evidence and isinstance(one.anchor, str))
+        )
+        if not anchors:
+            return {}
+        began = time.perf_counter()
+        try:
+            return await self._evidence.ask(lambda: self._recall.pairs(anchors, at_ms), self._evidence_share(deadline))
+        except Unavailable as problem:
+            return problem
+        finally:
+            self._observe("evidence", time.perf_counter() - began)
+
+    def _gather(
+        self,
+        lookups: Sequence[SimilarTo],
+        searched: _Searched | Unavailable,
+        remembered: Mapping[str, AnchorEvidence] | Unavailable,
+    ) -> list[_Gathered | NearkinError]:
+        """What both said of each look-up, or why it cannot be answered."""
+        gathered: list[_Gathered | NearkinError] = []
+        for place, lookup in enumerate(lookups):
+            evidence, degraded = None, []
+            if isinstance(remembered, Unavailable):
+                if lookup.wants_evidence:
+                    degraded.append("evidence")
+            elif lookup.wants_evidence and isinstance(lookup.anchor, str):
+                evidence = remembered[lookup.anchor]
+            if lookup.ranking is Ranking.EVIDENCE and isinstance(remembered, Unavailable):
+                gathered.append(remembered)
+            elif isinstance(searched, Unavailable):
+                degraded.append("index")
+                known = evidence is not None and evidence.candidates and _judged_by_facts(lookup.filter)
+                anchor = self._facts.get(lookup.anchor) if isinstance(lookup.anchor, str) else None
+                gathered.append(
+                    _Gathered(lookup, None, {}, anchor, evidence, degraded) if known else _given_up(searched)
+                )
+            elif isinstance(found := searched.found[place], PermanentError):
+                gathered.append(found)
+            else:
+                self._remember(found.hits)
+                gathered.append(
+                    _Gathered(lookup, found.query, found.hits, _anchor(lookup, searched.anchors), evidence, degraded)
+                )
+        return gathered
+
+    async def _visits(self, whole: Sequence[_Gathered], at_ms: int, deadline: float) -> Mapping[str, float]:
+        """The marginals of all that may become candidates."""
+        wanted: dict[str, None] = {}
+        for one in whole:
+            if not one.lookup.wants_evidence or "evidence" in one.degraded:
+                continue
+            for hits in one.hits.values():
+                wanted.update(dict.fromkeys(hit.id for hit in hits))
+            if one.evidence is not None:
+                wanted.update(dict.fromkeys(one.evidence.candidates))
+        if not wanted:
+            return {}
+        began = time.perf_counter()
+        try:
+            return await self._evidence.ask(lambda: self._recall.visits(wanted, at_ms), self._evidence_share(deadline))
+        except Unavailable:
+            for one in whole:
+                if one.lookup.wants_evidence and "evidence" not in one.degraded:
+                    one.degraded.append("evidence")
+            return {}
+        finally:
+            self._observe("visits", time.perf_counter() - began)
+
+    def _named(self, one: _Gathered, visits: Mapping[str, float]) -> dict[str, list[Source]]:
+        """What evidence, popularity and pins name for a look-up, and how."""
+        lookup, named = one.lookup, dict[str, list[Source]]()
+        if not lookup.is_ranked:
+            return named
+        lists: list[tuple[CandidateSource, Sequence[tuple[str, float]]]] = []
+        if one.evidence is not None and one.evidence.candidates:
+            most = self._depths.partners
+            lists.append((CandidateSource.PAIRS, partners_by_action(one.evidence)[:most]))
+            lists.append((CandidateSource.CO_VISITS, partners_by_visits(one.evidence, visits)[:most]))
+        thin = one.evidence is None or len(one.evidence.candidates) < THIN
+        unknown = one.query is None and "index" not in one.degraded
+        if unknown or (thin and lookup.wants_evidence):
+            popular = self._stream.popular(one.anchor.categories if one.anchor else (), POPULAR_CANDIDATES)
+            lists.append((CandidateSource.POPULAR, [(item_id, 1.0 / rank) for rank, item_id in enumerate(popular, 1)]))
+        pins = lookup.pinned or self._curation().pins.get(str(lookup.anchor), ())
+        lists.append((CandidateSource.PINNED, [(item_id, 1.0) for item_id in pins]))
+        for name, listed in lists:
+            for rank, (item_id, score) in enumerate(listed, 1):
+                if item_id != lookup.anchor:
+                    named.setdefault(item_id, []).append(Source(name, score, rank))
+        return named
+
+    async def _score(
+        self,
+        collection: ItemCollection | None,
+        whole: Sequence[_Gathered],
+        named: Sequence[Mapping[str, object]],
+        deadline: float,
+    ) -> list[list[Hit]]:
+        """What the index says of what it did not find by itself; what is remembered, where it is away."""
+        if collection is None:
+            return [
+                [Hit(item_id, math.nan, self._facts.get(item_id) or ItemFacts(item_id)) for item_id in sources]
+                for sources in named
+            ]
+        wanted = []
+        for one, sources in zip(whole, named, strict=True):
+            found = {hit.id for hits in one.hits.values() for hit in hits}
+            wanted.append((one.lookup, one.query, tuple(item_id for item_id in sources if item_id not in found)))
+        if not any(ids for _, _, ids in wanted):
+            return [[] for _ in wanted]
+        began = time.perf_counter()
+        try:
+            hits = await self._items.ask(
+                lambda: search_among(collection, wanted, self._encoder.dimensions), (deadline - began) * INDEX_SHARE
+            )
+        except Unavailable:
+            for one, (_, _, ids) in zip(whole, wanted, strict=True):
+                if ids:
+                    one.degraded.append("index")
+            return [[] for _ in wanted]
+        finally:
+            self._observe("among", time.perf_counter() - began)
+        for some in hits:
+            self._facts.update((hit.id, hit.facts) for hit in some)
+        return hits
+
+    def _answer(
+        self,
+        one: _Gathered,
+        named: Mapping[str, list[Source]],
+        scored: Sequence[Hit],
+        visits: Mapping[str, float],
+        collection: ItemCollection | None,
+        at_ms: int,
+    ) -> Answer:
+        lookup = one.lookup
+        where = (collection.name, collection.bundle) if collection else ("", "")
+        degraded = tuple(one.degraded)
+        if not lookup.is_ranked:
+            placed, facts = _as_searched(lookup, one.hits)
+            return Answer(
+                lookup, placed, facts, lookup.retrieval.value, None, (), Policy.GREEDY, *where, degraded, at_ms
+            )
+        candidates = _assemble(one, named, scored, visits)
+        context = AnchorContext(
+            one.anchor, one.evidence.visits if one.evidence else 0.0, self._stream.all_visits, at_ms
+        )
+        ranked = rank_candidates(lookup, context, candidates, self._ordering, self._curation())
+        return Answer(
+            lookup,
+            ranked.placed,
+            ranked.facts,
+            ranked.weights.id,
+            ranked.weights,
+            ranked.moved,
+            ranked.policy,
+            *where,
+            degraded,
+            at_ms,
+        )
+
+    def _evidence_share(self, deadline: float) -> float:
+        return min(self._evidence_budget_s, (deadline - time.perf_counter()) * EVIDENCE_SHARE)
+
+    def _remember(self, hits: Hits) -> None:
+        """Keep facts for when the index is away; the half that was kept first goes when there are too many."""
+        facts = self._facts
+        for some in hits.values():
+            facts.update((hit.id, hit.facts) for hit in some)
+        if len(facts) > MOST_FACTS:
+            for item_id in list(facts)[: MOST_FACTS // 2]:
+                del facts[item_id]
 
 
-async def _search(
-    collection: ItemCollection, searches: Sequence[_Searches | PermanentError]
-) -> list[_Hits | PermanentError]:
-    """Run the searches of all look-ups together; only if one of them is refused, look-up by look-up."""
-    together = [search for one in searches if not isinstance(one, PermanentError) for search in one.values()]
-    if not together:
-        return [one if isinstance(one, PermanentError) else {} for one in searches]
-    try:
-        hits = iter([hits for some in _portions(together) for hits in await collection.search(some)])
-    except PermanentError as refusal:
-        if len(searches) == 1:
-            return [refusal]
-        alone = await asyncio.gather(*(_search(collection, [one]) for one in searches))
-        return [one for (one,) in alone]
-    return [one if isinstance(one, PermanentError) else {name: next(hits) for name in one} for one in searches]
+def _given_up(problem: Unavailable) -> NearkinError:
+    """What a caller is told of an engine without which there is no answer."""
+    if isinstance(problem, TooSlow):
+        return DeadlineExceeded(f"{problem}; set a later deadline (NEARKIN_LOOKUP_TIMEOUT_S bounds it), or try again")
+    return problem
 
 
-def _portions(searches: Sequence[Search]) -> Iterator[list[Search]]:
-    """Cut searches into calls of bounded size, each of one search at least."""
-    portion: list[Search] = []
-    hits = 0
-    for search in searches:
-        if portion and hits + search.limit > HITS_PER_CALL:
-            yield portion
-            portion, hits = [], 0
-        portion.append(search)
-        hits += search.limit
-    yield portion
+def _judged_by_facts(asked: ItemFilter) -> bool:
+    """Whether the facts of an item say if a filter admits it."""
+    return not (asked.tags_any or asked.tags_all or asked.attributes)
 
 
-async def _refuse_unknown(
-    collection: ItemCollection, lookups: Sequence[SimilarTo], found: Sequence[_Hits | PermanentError]
-) -> list[_Hits | PermanentError]:
-    """Put a refusal in the place of each anchor that found nothing because it is not there."""
-    doubtful = dict.fromkeys(
-        lookup.anchor
-        for lookup, hits in zip(lookups, found, strict=True)
-        if isinstance(lookup.anchor, str) and not isinstance(hits, PermanentError) and not any(hits.values())
+def _anchor(lookup: SimilarTo, anchors: Mapping[str, ItemFacts]) -> ItemFacts | None:
+    if isinstance(lookup.anchor, Content):
+        content = lookup.anchor
+        return ItemFacts(
+            "",
+            content.title,
+            tuple(category_key(path) for path in content.categories),
+            maker=content.maker,
+            variant_group=content.variant_group,
+        )
+    return anchors.get(lookup.anchor)
+
+
+def _as_searched(lookup: SimilarTo, hits: Hits) -> tuple[tuple[Placed, ...], tuple[ItemFacts, ...]]:
+    """One search's own order, with its own scores."""
+    (name, found), *_ = hits.items()
+    shown = found[: lookup.k]
+    placed = tuple(
+        Placed(hit.id, rank, hit.score, sources=(Source(_SOURCES[name], hit.score, rank),))
+        for rank, hit in enumerate(shown, 1)
     )
-    if not doubtful:
-        return list(found)
-    held = await collection.read(list(doubtful))
-    refusals = {item_id: _refusal(item_id, held.get(item_id)) for item_id in doubtful}
-    return [
-        (isinstance(lookup.anchor, str) and refusals.get(lookup.anchor)) or hits
-        for lookup, hits in zip(lookups, found, strict=True)
-    ]
+    return placed, tuple(hit.facts for hit in shown)
 
 
-def _refusal(item_id: str, item: IndexedItem | None) -> UnknownItem | None:
-    if item is not None and item.state.is_present:
-        return None
-    if item is None:
-        problem, remedy = "is not in the index", "publish it, or look up by its content"
-    elif item.state.is_deleted:
-        problem, remedy = "is deleted", "publish it again with a newer version, or look up by its content"
-    else:
-        problem, remedy = "has an offer but no content yet", "publish its content, or look up by its content"
-    return UnknownItem(f"item {item_id!r} {problem}", field="anchor.item_id", remedy=remedy, reason="unknown_item")
-
-
-async def _search_starved(
-    collection: ItemCollection,
-    lookups: Sequence[SimilarTo],
-    searches: Sequence[_Searches | PermanentError],
-    found: list[_Hits | PermanentError],
-) -> list[_Hits | PermanentError]:
-    """Search exactly where a filter left fewer hits by meaning than neighbours were asked for.
-
-    The graph of an approximate search is thin among the few points that a narrow filter admits. Search by words is
-    exact as it is.
-    """
-    again: dict[int, _Searches | PermanentError] = {}
-    for place, (lookup, asked, hits) in enumerate(zip(lookups, searches, found, strict=True)):
-        if isinstance(asked, PermanentError) or isinstance(hits, PermanentError) or lookup.filter == ItemFilter():
-            continue
-        if VectorName.CONTENT in asked and len(hits[VectorName.CONTENT]) < lookup.k:
-            again[place] = {VectorName.CONTENT: replace(asked[VectorName.CONTENT], exact=True)}
-    if not again:
-        return found
-    merged = list(found)
-    for place, exact in zip(again, await _search(collection, list(again.values())), strict=True):
-        hits = found[place]
-        merged[place] = exact if isinstance(exact, PermanentError) or isinstance(hits, PermanentError) else hits | exact
-    return merged
-
-
-def _rank(lookup: SimilarTo, hits: _Hits) -> tuple[Fused, ...]:
-    dense, lexical = (
-        # The search leaves the anchor out; should an engine slip, the promises of an answer still hold.
-        list({hit.id: hit for hit in reversed(hits.get(name, [])) if hit.id != lookup.anchor}.values())[::-1]
-        for name in (VectorName.CONTENT, VectorName.LEXICAL)
-    )
-    if lookup.retrieval is Retrieval.FUSED:
-        return tuple(fuse(dense, lexical, lookup.k))
-    name = CandidateSource.CONTENT if lookup.retrieval is Retrieval.DENSE else CandidateSource.LEXICAL
-    return tuple(
-        Fused(hit.id, hit.score, hit.facts, (Source(name, hit.score, rank),))
-        for rank, hit in enumerate((dense or lexical)[: lookup.k], 1)
+def _assemble(
+    one: _Gathered, named: Mapping[str, list[Source]], scored: Sequence[Hit], visits: Mapping[str, float]
+) -> Candidates:
+    """The candidates of a look-up as columns: what the searches found, then what was named besides."""
+    facts: dict[str, ItemFacts] = {}
+    sources: dict[str, list[Source]] = {}
+    cosines: dict[str, float] = {}
+    words: dict[str, float] = {}
+    evidence_alone = one.lookup.ranking is Ranking.EVIDENCE and one.query is not None
+    for vector, hits in one.hits.items():
+        scores = cosines if vector is VectorName.CONTENT else words
+        source = _SOURCES[vector]
+        for rank, hit in enumerate(hits, 1):
+            if evidence_alone and hit.id not in named:
+                continue
+            facts.setdefault(hit.id, hit.facts)
+            sources.setdefault(hit.id, []).append(Source(source, hit.score, rank))
+            scores[hit.id] = hit.score
+    for hit in scored:
+        facts.setdefault(hit.id, hit.facts)
+        cosines[hit.id] = hit.score
+    for item_id, more in named.items():
+        if item_id in facts:
+            sources.setdefault(item_id, []).extend(more)
+    ids = list(facts)
+    counts: Array = np.zeros((len(ids), len(Metric)))
+    if one.evidence is not None and one.evidence.candidates:
+        rows = {item_id: row for row, item_id in enumerate(one.evidence.candidates)}
+        places = [(place, rows[item_id]) for place, item_id in enumerate(ids) if item_id in rows]
+        if places:
+            to, of = zip(*places, strict=True)
+            counts[list(to)] = one.evidence.counts[list(of)]
+    return Candidates(
+        tuple(facts.values()),
+        tuple(tuple(sources[item_id]) for item_id in ids),
+        np.array([cosines.get(item_id, math.nan) for item_id in ids]),
+        np.array([words.get(item_id, 0.0) for item_id in ids]),
+        counts,
+        np.array([visits.get(item_id, 0.0) for item_id in ids]),
     )

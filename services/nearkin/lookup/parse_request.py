@@ -12,8 +12,8 @@ from nearkin.contracts.v1 import lookup_pb2 as wire
 from nearkin.core.errors import InvalidRequest
 from nearkin.core.filters import ItemFilter, PriceRange
 from nearkin.core.item import Availability, CategoryPath, Content
-from nearkin.core.retrieval import Retrieval
-from nearkin.lookup.find_similar import DEFAULT_K, SimilarTo
+from nearkin.core.retrieval import Ranking, Retrieval
+from nearkin.lookup.request import DEFAULT_K, SimilarTo
 
 #: How many neighbours a look-up may ask for.
 MAX_K = 200
@@ -44,6 +44,12 @@ _RETRIEVALS = {
     wire.RETRIEVAL_DENSE: Retrieval.DENSE,
     wire.RETRIEVAL_LEXICAL: Retrieval.LEXICAL,
 }
+_RANKINGS = {
+    wire.RANKING_UNSPECIFIED: Ranking.COMBINED,
+    wire.RANKING_COMBINED: Ranking.COMBINED,
+    wire.RANKING_CONTENT: Ranking.CONTENT,
+    wire.RANKING_EVIDENCE: Ranking.EVIDENCE,
+}
 
 
 def parse_lookup(request: wire.FindSimilarRequest) -> SimilarTo:
@@ -58,7 +64,24 @@ def parse_lookup(request: wire.FindSimilarRequest) -> SimilarTo:
     retrieval = _RETRIEVALS.get(request.retrieval)
     if retrieval is None:
         raise _refused("retrieval", f"{request.retrieval} is not a retrieval", "use fused, dense or lexical")
-    return SimilarTo(_anchor(request.anchor), k, _filter(request.filter), retrieval)
+    ranking = _RANKINGS.get(request.ranking)
+    if ranking is None:
+        raise _refused("ranking", f"{request.ranking} is not a ranking", "use combined, content or evidence")
+    if retrieval is not Retrieval.FUSED and request.ranking:
+        raise _refused("ranking", "one search alone keeps its own order", "leave it out, or ask for fused retrieval")
+    anchor = _anchor(request.anchor)
+    return SimilarTo(
+        anchor,
+        k,
+        _filter(request.filter),
+        retrieval,
+        ranking,
+        request_id=_name("request_id", request.request_id, limits.MAX_REQUEST_ID),
+        surface=_name("surface", request.surface, limits.MAX_SURFACE),
+        explore=not request.no_exploration,
+        pinned=_pinned(request.pinned_ids, anchor, k),
+        popular_if_unknown=request.popular_if_unknown,
+    )
 
 
 def check_batch(request: wire.FindSimilarBatchRequest) -> None:
@@ -88,6 +111,23 @@ def _anchor(anchor: wire.Anchor) -> str | Content:
             return _content(anchor.content)
         case _:
             raise _refused("anchor", "is missing", "set item_id to an item of the index, or content to a new item's")
+
+
+def _pinned(item_ids: Sequence[str], anchor: str | Content, k: int) -> tuple[str, ...]:
+    if len(item_ids) > k:
+        raise _refused("pinned_ids", f"has {len(item_ids)} entries", f"give at most k, which is {k}")
+    pinned = tuple(_item_id(f"pinned_ids[{place}]", item_id) for place, item_id in enumerate(item_ids))
+    for place, item_id in enumerate(pinned):
+        if item_id in pinned[:place]:
+            raise _refused(f"pinned_ids[{place}]", f"{_shown(item_id)} is pinned already", "pin every item once")
+        if item_id == anchor:
+            raise _refused(f"pinned_ids[{place}]", "is the anchor", "pin other items")
+    return pinned
+
+
+def _name(field: str, given: str, longest: int) -> str:
+    """A name that may be left out."""
+    return _shaped(field, _text(field, given, longest), _ID) if given else ""
 
 
 def _content(content: wire.Content) -> Content:

@@ -1,8 +1,8 @@
 """The gRPC edge of look-ups: each method decodes, calls one function, encodes, and answers with a documented status.
 
-The server lives whatever the index does: while the index is away, health says NOT_SERVING and look-ups UNAVAILABLE, and
-both recover by themselves. It takes a bounded number of anchors at once and refuses what is beyond, so that under too
-much load the answers that it gives are still in time.
+The server lives whatever its engines do: while nothing can be answered from, health says NOT_SERVING and look-ups
+UNAVAILABLE, and both recover by themselves. It takes a bounded number of anchors at once and refuses what is beyond, so
+that under too much load the answers that it gives are still in time.
 """
 
 import asyncio
@@ -10,8 +10,8 @@ import contextlib
 import logging
 import time
 from collections.abc import AsyncIterator, Awaitable, Callable
-from dataclasses import dataclass
-from typing import Any, TypeVar
+from dataclasses import dataclass, field, replace
+from typing import Any, Literal, TypeVar
 
 import grpc
 from google.protobuf.message import Message
@@ -20,20 +20,27 @@ from grpc_reflection.v1alpha import reflection
 
 from nearkin.contracts.v1 import lookup_pb2 as wire
 from nearkin.contracts.v1 import lookup_pb2_grpc
+from nearkin.core.answer import LoggedAnswer
 from nearkin.core.errors import (
     DeadlineExceeded,
     InvalidRequest,
     Misconfigured,
     NearkinError,
     Overloaded,
-    PermanentError,
     Unavailable,
     UnknownItem,
 )
-from nearkin.core.ports import ContentEncoder, ItemCollection, ItemIndex
-from nearkin.lookup.encode_answer import encode_item, encode_neighbours
-from nearkin.lookup.find_similar import Neighbours, SimilarTo, find_similar
+from nearkin.core.ports import ContentEncoder, EvidenceStore, ItemCollection, ItemIndex
+from nearkin.core.rules import Curation
+from nearkin.lookup.encode_answer import encode_answer, encode_item, logged
+from nearkin.lookup.engines import Engine
+from nearkin.lookup.find_similar import Answer, Depths, FindSimilar
+from nearkin.lookup.follow_stream import Stream
+from nearkin.lookup.log_answers import make_request_id
 from nearkin.lookup.parse_request import check_batch, parse_ids, parse_lookup
+from nearkin.lookup.rank_candidates import Ordering
+from nearkin.lookup.recall_evidence import RecallEvidence
+from nearkin.lookup.request import SimilarTo
 from nearkin.ops.addresses import split_address
 from nearkin.ops.health import Health
 from nearkin.ops.logs import describe, fields
@@ -76,20 +83,40 @@ class Limits:
         max_message_bytes: the largest request.
         timeout_s: the longest time for one call whose caller sets no shorter deadline.
         concurrency: how many anchors are worked on at once.
-        candidates: how many hits each search gives to fusion.
+        evidence_budget_s: how long the evidence may take in one look-up.
+        depths: how many candidates each source names.
     """
 
     max_message_bytes: int = 1_048_576
     timeout_s: float = 10.0
     concurrency: int = 128
-    candidates: int = 30
+    evidence_budget_s: float = 0.1
+    depths: Depths = field(default_factory=Depths)
 
 
 class LookupService(lookup_pb2_grpc.LookupServiceServicer):
-    """The methods of `lookup.proto`."""
+    """The methods of `lookup.proto`.
 
-    def __init__(self, index: ItemIndex, encoder: ContentEncoder, limits: Limits, metrics: Metrics) -> None:
-        self._index, self._encoder, self._limits, self._metrics = index, encoder, limits, metrics
+    Args:
+        find: answers look-ups.
+        index: where the items are.
+        stream: what is known of the stream as a whole.
+        log_answer: takes what was answered.
+        limits: what the server takes.
+        metrics: where calls are counted.
+    """
+
+    def __init__(
+        self,
+        find: FindSimilar,
+        index: ItemIndex,
+        stream: Stream,
+        log_answer: Callable[[LoggedAnswer], None],
+        limits: Limits,
+        metrics: Metrics,
+    ) -> None:
+        self._find, self._index, self._stream, self._log_answer = find, index, stream, log_answer
+        self._limits, self._metrics = limits, metrics
         self._working = 0
 
     async def FindSimilar(  # noqa: N802  # gRPC's name
@@ -113,13 +140,15 @@ class LookupService(lookup_pb2_grpc.LookupServiceServicer):
         weight = 1 + len(request.item_ids) // 100
         return await self._serve("GetItems", request, context, self._get_items, anchors=weight)
 
-    async def _find_similar(self, request: wire.FindSimilarRequest) -> wire.FindSimilarResponse:
-        (answer,) = await self._find([parse_lookup(request)])
-        if isinstance(answer, PermanentError):
+    async def _find_similar(self, request: wire.FindSimilarRequest, allowed_s: float) -> wire.FindSimilarResponse:
+        (answer,) = await self._answer([parse_lookup(request)], allowed_s)
+        if isinstance(answer, NearkinError):
             raise answer
-        return encode_neighbours(answer, explain=request.explain)
+        return encode_answer(answer, explain=request.explain)
 
-    async def _find_similar_batch(self, request: wire.FindSimilarBatchRequest) -> wire.FindSimilarBatchResponse:
+    async def _find_similar_batch(
+        self, request: wire.FindSimilarBatchRequest, allowed_s: float
+    ) -> wire.FindSimilarBatchResponse:
         check_batch(request)
         parsed: list[SimilarTo | InvalidRequest] = []
         for one in request.requests:
@@ -128,7 +157,7 @@ class LookupService(lookup_pb2_grpc.LookupServiceServicer):
             except InvalidRequest as refusal:
                 parsed.append(refusal)
         valid = [one for one in parsed if isinstance(one, SimilarTo)]
-        answers = iter(await self._find(valid) if valid else ())
+        answers = iter(await self._answer(valid, allowed_s) if valid else ())
         return wire.FindSimilarBatchResponse(
             results=[
                 _result(next(answers) if isinstance(one, SimilarTo) else one, explain=asked.explain)
@@ -136,12 +165,18 @@ class LookupService(lookup_pb2_grpc.LookupServiceServicer):
             ]
         )
 
-    async def _find(self, lookups: list[SimilarTo]) -> list[Neighbours | PermanentError]:
-        return await find_similar(
-            lookups, self._index, self._encoder, candidates=self._limits.candidates, observe=self._observe
-        )
+    async def _answer(self, lookups: list[SimilarTo], allowed_s: float) -> list[Answer | NearkinError]:
+        named = [one if one.request_id else replace(one, request_id=make_request_id()) for one in lookups]
+        answers = await self._find(named, allowed_s)
+        now_ms = time.time_ns() // 1_000_000
+        for answer in answers:
+            if isinstance(answer, Answer):
+                for part in answer.degraded:
+                    self._metrics.degraded.labels(part).inc()
+                self._log_answer(logged(answer, self._stream.priors_version, now_ms))
+        return answers
 
-    async def _get_items(self, request: wire.GetItemsRequest) -> wire.GetItemsResponse:
+    async def _get_items(self, request: wire.GetItemsRequest, _allowed_s: float) -> wire.GetItemsResponse:
         ids = parse_ids(request)
         collection = await self._index.serving()
         held = await collection.read(list(dict.fromkeys(ids)))
@@ -151,15 +186,12 @@ class LookupService(lookup_pb2_grpc.LookupServiceServicer):
             bundle=collection.bundle,
         )
 
-    def _observe(self, stage: str, seconds: float) -> None:
-        self._metrics.lookup_seconds.labels(stage).observe(seconds)
-
     async def _serve(
         self,
         method: str,
         request: Request,
         context: Any,
-        answer: Callable[[Request], Awaitable[Response]],
+        answer: Callable[[Request, float], Awaitable[Response]],
         *,
         anchors: int,
     ) -> Response:
@@ -168,8 +200,8 @@ class LookupService(lookup_pb2_grpc.LookupServiceServicer):
         code = grpc.StatusCode.CANCELLED
         try:
             with self._admitted(request, anchors):
-                async with _deadline(context.time_remaining(), self._limits.timeout_s):
-                    response = await answer(request)
+                async with _deadline(context.time_remaining(), self._limits.timeout_s) as allowed_s:
+                    response = await answer(request, allowed_s)
             code = grpc.StatusCode.OK
         except NearkinError as error:
             code, message = _status(error)
@@ -178,7 +210,7 @@ class LookupService(lookup_pb2_grpc.LookupServiceServicer):
             code, message = grpc.StatusCode.INTERNAL, "the look-up failed; the server's log says why"
         finally:
             self._metrics.lookups.labels(method, code.name).inc()
-            self._observe("total", time.perf_counter() - started)
+            self._metrics.lookup_seconds.labels("total").observe(time.perf_counter() - started)
         if code is not grpc.StatusCode.OK:
             await context.abort(code, message)
         return response
@@ -205,12 +237,12 @@ class LookupService(lookup_pb2_grpc.LookupServiceServicer):
 
 
 @contextlib.asynccontextmanager
-async def _deadline(remaining: float | None, longest: float) -> AsyncIterator[None]:
-    """Give up at the caller's deadline, and with it every call to the index that is under way."""
+async def _deadline(remaining: float | None, longest: float) -> AsyncIterator[float]:
+    """Give up at the caller's deadline, and with it every call to an engine that is under way; how long that is."""
     allowed = longest if remaining is None else min(remaining, longest)
     try:
         async with asyncio.timeout(allowed):
-            yield
+            yield allowed
     except TimeoutError as error:
         raise DeadlineExceeded(
             f"the deadline of {allowed:.3f} s passed; ask for less, or set a later one (the server allows "
@@ -223,28 +255,59 @@ def _status(error: NearkinError) -> tuple[grpc.StatusCode, str]:
     return code, str(error)
 
 
-def _result(answer: Neighbours | PermanentError, *, explain: bool) -> wire.FindSimilarResult:
-    if isinstance(answer, Neighbours):
-        return wire.FindSimilarResult(response=encode_neighbours(answer, explain=explain))
+def _result(answer: Answer | NearkinError, *, explain: bool) -> wire.FindSimilarResult:
+    if isinstance(answer, Answer):
+        return wire.FindSimilarResult(response=encode_answer(answer, explain=explain))
     code, message = _status(answer)
     return wire.FindSimilarResult(failure=wire.Failure(code=code.value[0], message=message))
 
 
 class LookupServer:
-    """A gRPC server with the look-up service, health that follows the index, and reflection.
+    """A gRPC server with the look-up service, health that follows the engines, and reflection.
 
     Args:
         index: where the items are; need not be reachable yet.
         encoder: for anchors that are contents.
+        evidence: what people did; need not be reachable yet.
         limits: what the server takes.
         metrics: where calls are counted.
-        readiness: is told whether the index is there, as gRPC's own health service is.
+        readiness: is told whether anything can be answered, as gRPC's own health service is.
+        ordering: how candidates become an answer.
+        curation: tells what was decided by hand, as of now.
+        log_answer: takes what was answered; must neither wait nor raise.
+        clock: whether evidence is decayed to the wall's time or to that of the newest event.
     """
 
     def __init__(
-        self, index: ItemIndex, encoder: ContentEncoder, limits: Limits, metrics: Metrics, readiness: Health
+        self,
+        index: ItemIndex,
+        encoder: ContentEncoder,
+        evidence: EvidenceStore,
+        limits: Limits,
+        metrics: Metrics,
+        readiness: Health,
+        *,
+        ordering: Ordering | None = None,
+        curation: Callable[[], Curation] = Curation,
+        log_answer: Callable[[LoggedAnswer], None] = lambda _: None,
+        clock: Literal["wall", "stream"] = "wall",
     ) -> None:
         self._index, self._encoder, self._readiness = index, encoder, readiness
+        items, remembered = Engine("index", metrics), Engine("evidence", metrics)
+        self._stream = Stream(evidence, index, remembered, items, clock)
+        find = FindSimilar(
+            index,
+            encoder,
+            RecallEvidence(evidence),
+            self._stream,
+            items=items,
+            evidence=remembered,
+            ordering=ordering or Ordering(),
+            curation=curation,
+            depths=limits.depths,
+            evidence_budget_s=limits.evidence_budget_s,
+            observe=lambda stage, seconds: metrics.lookup_seconds.labels(stage).observe(seconds),
+        )
         most = limits.max_message_bytes * _TRANSPORT_SLACK
         self._server = grpc.aio.server(
             options=[
@@ -256,12 +319,12 @@ class LookupServer:
             ]
         )
         lookup_pb2_grpc.add_LookupServiceServicer_to_server(  # type: ignore[no-untyped-call]  # generated
-            LookupService(index, encoder, limits, metrics), self._server
+            LookupService(find, index, self._stream, log_answer, limits, metrics), self._server
         )
         self._health = health.aio.HealthServicer()  # type: ignore[attr-defined]  # its stubs leave it out
         health_pb2_grpc.add_HealthServicer_to_server(self._health, self._server)
         reflection.enable_server_reflection((SERVICE, health.SERVICE_NAME, reflection.SERVICE_NAME), self._server)
-        self._following: asyncio.Task[None] | None = None
+        self._following: list[asyncio.Task[None]] = []
 
     async def start(self, listen: str) -> str:
         """Serve, and follow the index from now on.
@@ -293,14 +356,17 @@ class LookupServer:
             ) from error
         await self._tell_health("starting")
         await self._server.start()
-        self._following = asyncio.create_task(self._follow_index(), name="follow the index")
+        self._following = [
+            asyncio.create_task(self._stream.follow(), name="follow the stream"),
+            asyncio.create_task(self._follow_index(), name="follow the index"),
+        ]
         return f"{listen.rpartition(':')[0]}:{taken}"
 
     async def drain(self, grace_s: float) -> None:
         """Take no new calls, finish those under way for at most `grace_s`, then stop."""
-        if self._following:
-            self._following.cancel()
-            await asyncio.gather(self._following, return_exceptions=True)
+        for task in self._following:
+            task.cancel()
+        await asyncio.gather(*self._following, return_exceptions=True)
         self._readiness.waits("index", "stopping")
         await self._health.enter_graceful_shutdown()
         await self._server.stop(grace_s)
@@ -316,10 +382,12 @@ class LookupServer:
                 collection, problem = None, str(error) or "the index does not answer in time"
             except Exception as error:
                 collection, problem = None, f"the index fails in a way that is not foreseen: {describe(error)}"
-            await self._tell_health(problem)
+            alone = collection is None and self._stream.can_answer_alone
+            await self._tell_health("" if alone else problem)
             if collection is None:
                 if said is not False:
-                    log.warning("not serving until the index answers", extra=fields(problem=problem))
+                    what = "answering by evidence alone" if alone else "not serving"
+                    log.warning("%s until the index answers", what, extra=fields(problem=problem))
             elif said is not True:
                 log.info("serving", extra=fields(collection=collection.name))
             said = collection is not None

@@ -29,6 +29,9 @@ FRESHNESS_STAGES = (
     "occurred_to_visible",
 )
 
+#: The way of an event of feedback, in order. The last is the whole of it.
+EVIDENCE_STAGES = ("occurred_to_broker", "broker_to_consumed", "consumed_to_applied", "occurred_to_applied")
+
 
 class Metrics:
     """The metrics of one process.
@@ -64,8 +67,9 @@ class Metrics:
 
         self.events = self._counter(
             "events_total",
-            "Events by outcome: applied, superseded (it changed nothing: a repeat, or older than what is known), "
-            "dead_lettered.",
+            "Events by outcome: applied; superseded (it changed nothing: it came again, or is older than what is known); "
+            "dead_lettered; of feedback also repeated (an event_id that came within the window) and clamped (one user did "
+            "the same too often within it: suspicious), which do not count.",
             ("topic", "outcome"),
         )
         self.dead_letters = self._counter("dead_letters_total", "Dead letters by reason.", ("topic", "reason"))
@@ -94,6 +98,42 @@ class Metrics:
         )
         self.index_points = self._gauge(
             "index_points", "Points of the collection that is written: items, and tombstones.", ("kind",)
+        )
+
+        self.evidence_freshness = self._histogram(
+            "evidence_freshness_seconds",
+            "Age of an event of feedback at each step, from when it occurred to when look-ups count it, on a sample of "
+            f"large batches. Stages: {', '.join(EVIDENCE_STAGES)}.",
+            ("stage",),
+            FRESHNESS_BUCKETS,
+        )
+        self._evidence_ages = {stage: self.evidence_freshness.labels(stage=stage) for stage in EVIDENCE_STAGES}
+        self.evidence_batches = self._counter(
+            "evidence_batches_total",
+            "Batches for one shard by outcome: applied; duplicate (counted before); mismatch (a part was counted before, or "
+            "is missing: made anew).",
+            ("outcome",),
+        )
+        self.evidence_apply_seconds = self._histogram(
+            "evidence_apply_seconds", "Time of one round trip of script calls to Redis.", (), LATENCY_BUCKETS
+        )
+        self.evidence_pairs = self._histogram(
+            "evidence_pairs", "Pairs that are remembered of an anchor, on a sample.", (), SIZE_BUCKETS
+        )
+        self.evidence_regressions = self._counter(
+            "evidence_regressions_total",
+            "Times that Redis came back without what it had counted; it is counted again from the log.",
+        )
+        self.unexposed = self._counter(
+            "unexposed_actions_total", "Actions that name no slate: kept apart, as nothing was expected of them."
+        )
+        self.guard_lag = self._gauge(
+            "guard_lag_events",
+            "Events of a partition on the broker that some shard of the evidence has not passed.",
+            ("topic", "partition"),
+        )
+        self.feedback_expired = self._counter(
+            "feedback_expired_total", "Offsets that the broker dropped before they were counted.", ("topic",)
         )
 
         self.lookups = self._counter("lookups_total", "Look-ups by method and gRPC status code.", ("method", "code"))
@@ -134,6 +174,13 @@ class Metrics:
         )
 
         self.build_info.labels(version=nearkin.__version__, process=process).set(1)
+
+    def evidence_age(self, stage: str, seconds: float) -> None:
+        """Record the age of an event of feedback at a stage, as `age` does of an item's."""
+        if seconds < 0:
+            self.freshness_clamped.labels(stage=stage).inc()
+            seconds = 0.0
+        self._evidence_ages[stage].observe(seconds)
 
     def age(self, stage: str, seconds: float) -> None:
         """Record an event's age at a stage; clocks that disagree make it 0, and are counted."""

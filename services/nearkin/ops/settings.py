@@ -40,7 +40,44 @@ class Settings(BaseSettings):
         5.0, gt=0, le=300, description="How long one call to the index may take, in seconds."
     )
 
-    redis_url: str = Field("redis://127.0.0.1:6379/0", description="Redis with the feedback counters.")
+    redis_url: str = Field(
+        "redis://127.0.0.1:6379/0",
+        description="Redis with the evidence: redis://HOST:PORT/DATABASE, of a cluster redis+cluster://HOST:PORT,HOST:PORT; "
+        "rediss for TLS.",
+    )
+    redis_timeout_s: float = Field(5.0, gt=0, le=300, description="How long one call to Redis may take, in seconds.")
+
+    clock: Literal["wall", "stream"] = Field(
+        "wall",
+        description="What is now to feedback: the wall's time, or that of the newest event where a log of the past is "
+        "replayed. By it events are too late, and evidence decays.",
+    )
+    evidence_half_life_days: int = Field(
+        30, ge=1, le=3650, description="Evidence counts half after so many days; the same for the life of a Redis."
+    )
+    evidence_most_pairs: int = Field(
+        256, ge=8, le=4096, description="Pairs remembered of an anchor; beyond it the weakest eighth is forgotten."
+    )
+    evidence_idle_days: int = Field(
+        400, ge=1, le=3650, description="An anchor that nothing happens to for so many days is forgotten."
+    )
+    feedback_batch: int = Field(512, ge=1, le=8192, description="Most events the feedback worker applies at once.")
+    feedback_within_ms: int = Field(
+        5, ge=1, le=5000, description="How long a lone event of feedback waits for company, in milliseconds."
+    )
+    feedback_window: int = Field(
+        10_000,
+        ge=1,
+        le=1_000_000,
+        description="An event_id that comes again within so many offsets of its partition counts once. The worker reads so "
+        "many events of each partition when it begins, and remembers them, at about 300 bytes each.",
+    )
+    feedback_clamp: int = Field(
+        5,
+        ge=1,
+        le=1_000_000,
+        description="How often one user counts who does the same with the same pair within that window.",
+    )
 
     pseudonym_key: SecretStr | None = Field(
         None,
@@ -152,6 +189,14 @@ class Settings(BaseSettings):
             raise ValueError(f"{value!r} does not begin with http:// or https://")
         address = address.removesuffix("/")
         split_address(address if re.search(r":[^\]]*$", address) else f"{address}:6334")
+        return value
+
+    @field_validator("redis_url")
+    @classmethod
+    def _redis(cls, value: str) -> str:
+        # Not quoted: a URL of a Redis may hold a password.
+        if not re.match(r"rediss?(\+cluster)?://[^/@]*@?[^/@]+", value):
+            raise ValueError("it does not begin with redis:// or rediss:// (of a cluster redis+cluster://) and a host")
         return value
 
     @field_validator("pseudonym_key")

@@ -7,7 +7,7 @@ divides the number of shards, each shard is fed by one partition of a topic whos
 from collections.abc import Sequence
 from functools import lru_cache
 
-from kafka.partitioner.default import murmur2
+from aiokafka.partitioner import murmur2
 
 from nearkin.core.evidence import RESERVED, ShardBatch
 

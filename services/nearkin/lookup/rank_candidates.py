@@ -1,0 +1,123 @@
+"""From candidates to an answer, without asking anybody: features, scores, rules, diversity, and the last draw."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+
+from nearkin.core.answer import Placed
+from nearkin.core.candidates import AnchorContext, Candidates, ItemFacts
+from nearkin.core.diversity import diversify
+from nearkin.core.exploration import ExplorationRules, Policy, draw
+from nearkin.core.features import compute_features
+from nearkin.core.ranking import DEFAULT_WEIGHTS, RankingWeights, best_first, score
+from nearkin.core.retrieval import Ranking
+from nearkin.core.rules import Curation, Moved, Rules, apply_rules
+from nearkin.lookup.request import SimilarTo
+
+
+@dataclass(frozen=True, slots=True)
+class Ordering:
+    """How candidates become an answer, by the installation's settings.
+
+    Attributes:
+        weights: of the features.
+        rules: what may be shown.
+        diversity: strength of diversity, from 0 to 1.
+        exploration: how much is explored.
+        by_ranking: the weights of each kind of ranking.
+    """
+
+    weights: RankingWeights = DEFAULT_WEIGHTS
+    rules: Rules = field(default_factory=Rules)
+    diversity: float = 0.0
+    exploration: ExplorationRules = field(default_factory=ExplorationRules)
+    by_ranking: Mapping[Ranking, RankingWeights] = field(init=False)
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "by_ranking", {one: self.weights.only(one) for one in Ranking})
+
+
+@dataclass(frozen=True, slots=True)
+class Ranked:
+    """The answer to one look-up.
+
+    Attributes:
+        placed: what is shown, by position.
+        facts: of each item that is shown.
+        weights: that gave the scores.
+        moved: what rules and diversity did.
+        policy: which policy of the last draw gave the answer.
+    """
+
+    placed: tuple[Placed, ...]
+    facts: tuple[ItemFacts, ...]
+    weights: RankingWeights
+    moved: tuple[Moved, ...]
+    policy: Policy
+
+
+def rank_candidates(
+    lookup: SimilarTo, anchor: AnchorContext, candidates: Candidates, ordering: Ordering, curation: Curation
+) -> Ranked:
+    """Order the candidates of one look-up and draw its answer.
+
+    Args:
+        lookup: what is asked; its ranking says which weights count, and whether there is anything to draw.
+        anchor: what is known of the anchor.
+        candidates: what the sources named, pinned items among them.
+        ordering: the installation's settings.
+        curation: what was decided by hand.
+    """
+    weights = ordering.by_ranking[lookup.ranking]
+    features = compute_features(anchor, candidates)
+    scores = score(features, weights)
+    order = best_first(scores, candidates)
+    anchor_id = lookup.anchor if isinstance(lookup.anchor, str) else ""
+    if lookup.pinned:
+        pins = {**curation.pins, anchor_id: lookup.pinned}
+        curation = Curation(curation.blocked_items, curation.blocked_pairs, pins)
+    ruled = apply_rules(
+        order,
+        candidates,
+        ordering.rules,
+        anchor_id=anchor_id,
+        anchor=anchor.facts,
+        market=lookup.filter.market,
+        conditions=lookup.filter,
+        curation=curation,
+    )
+    kept: Sequence[int] = ruled.order
+    moved = ruled.moved
+    # The other rankings are there to be compared: they show their own best.
+    combined = lookup.ranking is Ranking.COMBINED
+    if combined and ordering.diversity > 0:
+        diversified = diversify(kept, scores, candidates, ordering.diversity, lookup.k, ruled.pins)
+        kept = diversified.order
+        moved += diversified.moved
+    newest = anchor.at_ms - ordering.exploration.new_item_age_ms
+    slate = draw(
+        kept,
+        [row for row in kept if candidates.facts[row].first_seen > newest] if combined and lookup.explore else (),
+        lookup.k,
+        lookup.request_id,
+        ordering.exploration,
+        pins=ruled.pins,
+        explore=combined and lookup.explore,
+    )
+    rows = list(slate.items)
+    shown = features[rows]
+    placed = tuple(
+        Placed(candidates.facts[row].id, position, level, propensity, explored, sources, values)
+        for position, (row, level, propensity, explored, sources, values) in enumerate(
+            zip(
+                rows,
+                scores[rows].tolist(),
+                slate.propensities,
+                slate.explored,
+                (candidates.sources[row] for row in rows),
+                map(tuple, shown.tolist()),
+                strict=True,
+            ),
+            1,
+        )
+    )
+    return Ranked(placed, tuple(candidates.facts[row] for row in rows), weights, tuple(moved), slate.policy)

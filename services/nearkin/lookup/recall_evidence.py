@@ -1,0 +1,89 @@
+"""Reads what is remembered of the anchors of look-ups: their pairs, and how often the candidates were visited at all.
+
+Pairs are read anew for every look-up, in one round trip that runs beside the search of the index. A marginal changes by
+a small part of itself in a minute, and the same items are candidates again and again: it is remembered for a few
+seconds, and only what is not remembered is asked for.
+"""
+
+from collections.abc import Iterable, Mapping, Sequence
+
+import numpy as np
+from cachetools import TTLCache
+
+from nearkin.core.evidence import AnchorEvidence, Metric
+from nearkin.core.ports import EvidenceStore
+
+#: How long a marginal is believed, in seconds, and how many are remembered: a hundred bytes each.
+VISITS_AGE_S = 10.0
+MOST_VISITS = 200_000
+
+#: What makes a pair a candidate: exposures alone do not, as whatever was shown before would be shown for ever.
+_ACTIONS = [
+    metric for metric in Metric if metric.name in {"CLICKS", "LONG_VIEWS", "LIKES", "SAVES", "PURCHASES", "UNEXPOSED"}
+]
+
+
+class RecallEvidence:
+    """What look-ups read of the evidence.
+
+    Args:
+        store: where it is.
+        visits_age_s: how long a marginal is believed.
+    """
+
+    def __init__(self, store: EvidenceStore, *, visits_age_s: float = VISITS_AGE_S) -> None:
+        self._store = store
+        self._visits: TTLCache[str, float] = TTLCache(MOST_VISITS, visits_age_s)
+
+    async def pairs(self, anchors: Sequence[str], at_ms: int) -> Mapping[str, AnchorEvidence]:
+        """What is remembered of each anchor, decayed to a moment; one round trip.
+
+        Raises:
+            Unavailable: the store does not answer.
+        """
+        return (await self._store.read(anchors, [], at_ms)).anchors if anchors else {}
+
+    async def visits(self, item_ids: Iterable[str], at_ms: int) -> Mapping[str, float]:
+        """The marginals of items, decayed to a moment at most `visits_age_s` ago; a round trip only for new ones.
+
+        Raises:
+            Unavailable: the store does not answer.
+        """
+        remembered = self._visits
+        known: dict[str, float] = {}
+        unknown = []
+        for item_id in item_ids:
+            held = remembered.get(item_id)
+            if held is None:
+                unknown.append(item_id)
+            else:
+                known[item_id] = held
+        if unknown:
+            read = (await self._store.read([], unknown, at_ms)).marginals
+            remembered.update(read)
+            known.update(read)
+        return known
+
+
+def partners_by_action(evidence: AnchorEvidence) -> list[tuple[str, float]]:
+    """The candidates that somebody chose beside the anchor, best first: actions an exposure, few exposures damped."""
+    actions = evidence.counts[:, _ACTIONS].sum(axis=1)
+    rates = actions / (evidence.counts[:, Metric.EXPOSURES] + 10.0)
+    return _best(evidence, rates)
+
+
+def partners_by_visits(evidence: AnchorEvidence, visits: Mapping[str, float]) -> list[tuple[str, float]]:
+    """The candidates that share visits with the anchor, best first: by the cosine, few visits damped.
+
+    Args:
+        evidence: of the anchor.
+        visits: marginals of its candidates; one that is not known is taken for its co-visits, the least it can be.
+    """
+    together = evidence.counts[:, Metric.CO_VISITS]
+    marginals = np.array([visits.get(one, 0.0) for one in evidence.candidates])
+    return _best(evidence, together / (np.sqrt(evidence.visits * np.maximum(marginals, together)) + 10.0))
+
+
+def _best(evidence: AnchorEvidence, scores: "np.ndarray[tuple[int], np.dtype[np.float64]]") -> list[tuple[str, float]]:
+    order = np.argsort(-scores, kind="stable")
+    return [(evidence.candidates[row], float(scores[row])) for row in order if scores[row] > 0]

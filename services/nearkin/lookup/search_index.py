@@ -1,0 +1,262 @@
+"""Asks the index for the candidates of look-ups: by meaning and by words, and for what is known of items by their ids.
+
+The alias is resolved once, and every call of a request stays with that collection and its bundle: a content encoded for
+one space is never sent to another. The searches of all anchors go to the index in one call, or, where they are many, in
+a few one after the other, so that a large batch does not make others wait.
+
+A search by an item's id that finds anything proves that the item is there, as nothing else has vectors; only an anchor
+without hits is read, to tell one that is unknown from one that has no neighbours. And only where a filter starves the
+approximate search (fewer hits than neighbours were asked for) is the index searched a second time, exactly.
+"""
+
+import asyncio
+import math
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
+
+import numpy as np
+
+from nearkin.core.candidates import ItemFacts
+from nearkin.core.errors import InvalidRequest, Misconfigured, NothingToEncode, PermanentError, UnknownItem
+from nearkin.core.filters import ItemFilter
+from nearkin.core.item import Content
+from nearkin.core.ports import ContentEncoder, IndexedItem, ItemCollection, Search
+from nearkin.core.retrieval import Retrieval
+from nearkin.core.vectors import Hit, VectorName, Vectors
+from nearkin.lookup.request import SimilarTo
+
+#: How many hits one call asks of the index: an engine that serves one call at a time is held for 50 ms at most.
+HITS_PER_CALL = 1_000
+
+#: The hits of one look-up, best first, by the vector that was searched.
+Hits = dict[VectorName, list[Hit]]
+
+#: An anchor as a search takes it: the id of an item that the index holds, or vectors of a content.
+Query = str | Vectors
+
+
+@dataclass(frozen=True, slots=True)
+class Found:
+    """What the index found for one look-up.
+
+    Attributes:
+        query: the anchor as a search takes it; None where the index does not know it, and then there are no hits.
+        hits: what each search found.
+    """
+
+    query: Query | None
+    hits: Hits
+
+
+async def search_index(
+    lookups: Sequence[SimilarTo], collection: ItemCollection, encoder: ContentEncoder, *, candidates: int
+) -> list[Found | PermanentError]:
+    """Search for the neighbours of some anchors.
+
+    Args:
+        lookups: at least one; what is wrong with one does not touch the others.
+        collection: where the items are.
+        encoder: for anchors that are contents.
+        candidates: how many hits each search gives, or as many as neighbours where that is more.
+
+    Returns:
+        For each look-up what was found, or what is wrong with it.
+
+    Raises:
+        Unavailable: the index does not answer; all look-ups failed.
+    """
+    contents = [one.anchor for one in lookups if isinstance(one.anchor, Content)]
+    encoded = iter(await _encode(contents, encoder, collection))
+    queries = [next(encoded) if isinstance(one.anchor, Content) else one.anchor for one in lookups]
+    searches = [_searches(one, query, candidates) for one, query in zip(lookups, queries, strict=True)]
+    hits = await _search(collection, searches)
+    hits = await _refuse_unknown(collection, lookups, hits)
+    hits = await _search_starved(collection, lookups, searches, hits)
+    return [_found(one, query, some) for one, query, some in zip(lookups, queries, hits, strict=True)]
+
+
+async def search_among(
+    collection: ItemCollection, wanted: Sequence[tuple[SimilarTo, Query | None, tuple[str, ...]]], dimensions: int
+) -> list[list[Hit]]:
+    """Score items that somebody else named, and leave out those that the filter refuses or the index does not show.
+
+    Args:
+        collection: where the items are.
+        wanted: look-ups with their anchors as searches take them, and the ids of the items.
+        dimensions: of a dense vector.
+
+    Returns:
+        For each look-up the hits by meaning, with cosines; where the index does not know the anchor they are NaN.
+    """
+    # Any vector will do to learn what may be shown.
+    anywhere = np.eye(1, dimensions, dtype=np.float32)[0]
+    asked = []
+    for lookup, query, ids in wanted:
+        vector = anywhere if query is None else query if isinstance(query, str) else query.content
+        if ids:
+            asked.append(Search(VectorName.CONTENT, vector, len(ids), lookup.filter, exact=True, among=ids))
+    found = iter([hits for some in _portions(asked) for hits in await collection.search(some)] if asked else ())
+    answers = [next(found) if ids else [] for _, _, ids in wanted]
+    return [
+        hits if query is not None else [replace(hit, score=math.nan) for hit in hits]
+        for (_, query, _), hits in zip(wanted, answers, strict=True)
+    ]
+
+
+async def read_anchors(collection: ItemCollection, lookups: Sequence[SimilarTo]) -> Mapping[str, ItemFacts]:
+    """What is known of the anchors that are items and are to be ranked against."""
+    ids = list(dict.fromkeys(one.anchor for one in lookups if isinstance(one.anchor, str) and one.is_ranked))
+    return await collection.read_facts(ids) if ids else {}
+
+
+#: The searches of one look-up.
+_Searches = dict[VectorName, Search]
+
+
+async def _encode(
+    contents: Sequence[Content], encoder: ContentEncoder, collection: ItemCollection
+) -> list[Vectors | PermanentError]:
+    if not contents:
+        return []
+    if encoder.bundle != collection.bundle:
+        other_space = Misconfigured(
+            f"this server encodes with bundle {encoder.bundle!r}, but the index serves {collection.bundle!r}",
+            field="anchor.content",
+            remedy="look up by item_id, or restart the look-up service with NEARKIN_BUNDLE_PATH set to the bundle that "
+            "the index serves",
+            reason="bundle",
+        )
+        return [other_space] * len(contents)
+    outcomes = await asyncio.to_thread(encoder.encode, contents)
+    return [_nothing_to_encode(one) if isinstance(one, NothingToEncode) else one for one in outcomes]
+
+
+def _nothing_to_encode(error: NothingToEncode) -> InvalidRequest:
+    refusal = InvalidRequest(
+        error.problem, field="anchor.content", remedy="give a title or a description with words", reason=error.reason
+    )
+    refusal.__cause__ = error
+    return refusal
+
+
+def _searches(lookup: SimilarTo, query: Query | PermanentError, candidates: int) -> _Searches | PermanentError:
+    if isinstance(query, PermanentError):
+        return query
+    depth = max(candidates, lookup.k) if lookup.retrieval is Retrieval.FUSED else lookup.k
+    searches: _Searches = {}
+    if lookup.retrieval is not Retrieval.LEXICAL:
+        dense = query if isinstance(query, str) else query.content
+        searches[VectorName.CONTENT] = Search(VectorName.CONTENT, dense, depth, lookup.filter)
+    if lookup.retrieval is not Retrieval.DENSE:
+        if isinstance(query, str):
+            searches[VectorName.LEXICAL] = Search(VectorName.LEXICAL, query, depth, lookup.filter)
+        elif len(query.lexical.indices):
+            searches[VectorName.LEXICAL] = Search(VectorName.LEXICAL, query.lexical, depth, lookup.filter)
+    if not searches:
+        return InvalidRequest(
+            "holds no word to search by", field="anchor.content", remedy="give it words, or ask for dense retrieval"
+        )
+    return searches
+
+
+async def _search(
+    collection: ItemCollection, searches: Sequence[_Searches | PermanentError]
+) -> list[Hits | PermanentError]:
+    """Run the searches of all look-ups together; only if one of them is refused, look-up by look-up."""
+    together = [search for one in searches if not isinstance(one, PermanentError) for search in one.values()]
+    if not together:
+        return [one if isinstance(one, PermanentError) else {} for one in searches]
+    try:
+        hits = iter([hits for some in _portions(together) for hits in await collection.search(some)])
+    except PermanentError as refusal:
+        if len(searches) == 1:
+            return [refusal]
+        alone = await asyncio.gather(*(_search(collection, [one]) for one in searches))
+        return [one for (one,) in alone]
+    return [one if isinstance(one, PermanentError) else {name: next(hits) for name in one} for one in searches]
+
+
+def _portions(searches: Sequence[Search]) -> Iterator[list[Search]]:
+    """Cut searches into calls of bounded size, each of one search at least."""
+    portion: list[Search] = []
+    hits = 0
+    for search in searches:
+        if portion and hits + search.limit > HITS_PER_CALL:
+            yield portion
+            portion, hits = [], 0
+        portion.append(search)
+        hits += search.limit
+    yield portion
+
+
+async def _refuse_unknown(
+    collection: ItemCollection, lookups: Sequence[SimilarTo], found: Sequence[Hits | PermanentError]
+) -> list[Hits | PermanentError]:
+    """Put a refusal in the place of each anchor that found nothing because it is not there."""
+    doubtful = dict.fromkeys(
+        lookup.anchor
+        for lookup, hits in zip(lookups, found, strict=True)
+        if isinstance(lookup.anchor, str) and not isinstance(hits, PermanentError) and not any(hits.values())
+    )
+    if not doubtful:
+        return list(found)
+    held = await collection.read(list(doubtful))
+    refusals = {item_id: _refusal(item_id, held.get(item_id)) for item_id in doubtful}
+    return [
+        (isinstance(lookup.anchor, str) and refusals.get(lookup.anchor)) or hits
+        for lookup, hits in zip(lookups, found, strict=True)
+    ]
+
+
+def _refusal(item_id: str, item: IndexedItem | None) -> UnknownItem | None:
+    if item is not None and item.state.is_present:
+        return None
+    if item is None:
+        problem, remedy = "is not in the index", "publish it, or look up by its content"
+    elif item.state.is_deleted:
+        problem, remedy = "is deleted", "publish it again with a newer version, or look up by its content"
+    else:
+        problem, remedy = "has an offer but no content yet", "publish its content, or look up by its content"
+    return UnknownItem(f"item {item_id!r} {problem}", field="anchor.item_id", remedy=remedy, reason="unknown_item")
+
+
+async def _search_starved(
+    collection: ItemCollection,
+    lookups: Sequence[SimilarTo],
+    searches: Sequence[_Searches | PermanentError],
+    found: list[Hits | PermanentError],
+) -> list[Hits | PermanentError]:
+    """Search exactly where a filter left fewer hits by meaning than neighbours were asked for.
+
+    The graph of an approximate search is thin among the few points that a narrow filter admits. Search by words is
+    exact as it is.
+    """
+    again: dict[int, _Searches | PermanentError] = {}
+    for place, (lookup, asked, hits) in enumerate(zip(lookups, searches, found, strict=True)):
+        if isinstance(asked, PermanentError) or isinstance(hits, PermanentError) or lookup.filter == ItemFilter():
+            continue
+        if VectorName.CONTENT in asked and len(hits[VectorName.CONTENT]) < lookup.k:
+            again[place] = {VectorName.CONTENT: replace(asked[VectorName.CONTENT], exact=True)}
+    if not again:
+        return found
+    merged = list(found)
+    for place, exact in zip(again, await _search(collection, list(again.values())), strict=True):
+        hits = found[place]
+        merged[place] = exact if isinstance(exact, PermanentError) or isinstance(hits, PermanentError) else hits | exact
+    return merged
+
+
+def _found(lookup: SimilarTo, query: Query | PermanentError, hits: Hits | PermanentError) -> Found | PermanentError:
+    if isinstance(hits, UnknownItem) and lookup.popular_if_unknown:
+        return Found(None, {})
+    if isinstance(hits, PermanentError):
+        return hits
+    if isinstance(query, PermanentError):
+        return query
+    # The search leaves the anchor out; should an engine slip, the promises of an answer still hold.
+    return Found(query, {name: _distinct(some, lookup.anchor) for name, some in hits.items()})
+
+
+def _distinct(hits: Sequence[Hit], anchor: str | Content) -> list[Hit]:
+    """Each item once, at its better place, and never the anchor."""
+    return list({hit.id: hit for hit in reversed(hits) if hit.id != anchor}.values())[::-1]
