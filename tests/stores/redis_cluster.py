@@ -106,8 +106,9 @@ class ClusterProcess:
 
     def master_of(self, key: str) -> Node:
         """Who takes writes of a key."""
-        answer = self.masters[0].ask("CLUSTER SLOTS")
-        (port,) = {held["primary"][1] for (low, high), held in answer.items() if low <= key_slot(key.encode()) <= high}
+        slot = key_slot(key.encode())
+        ranges = self.masters[0].ask("CLUSTER SLOTS")
+        (port,) = {master[1] for low, high, master, *_ in ranges if low <= slot <= high}
         return next(node for node in self.nodes if node.port == port)
 
     def replica_of(self, master: Node) -> Node:

@@ -13,6 +13,7 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from redis import exceptions
+from redis.crc import key_slot
 from redis.exceptions import (
     AuthenticationError,
     BusyLoadingError,
@@ -42,7 +43,7 @@ from nearkin.ops.settings import Settings
 from nearkin.stores import evidence
 from nearkin.stores.evidence import RedisEvidence
 from nearkin.stores.memory_evidence import MemoryEvidence
-from nearkin.stores.redis_client import translated
+from nearkin.stores.redis_client import open_redis, translated
 from nearkin.stores.shards import SHARDS, shard_of
 from stores.redis_cluster import ClusterProcess
 from stores.redis_process import RedisProcess
@@ -443,7 +444,7 @@ class TestRedis:
 
     def test_a_setting_that_is_no_url_is_refused(self) -> None:
         with pytest.raises(Misconfigured, match="NEARKIN_REDIS_URL: it is no URL of a Redis; give redis://"):
-            evidence.connect(Settings(redis_url="localhost:6379"), RULES)
+            open_redis("localhost:6379")
 
     async def test_one_that_may_evict_is_refused(self, redis: RedisProcess, store: RedisEvidence) -> None:
         redis.configure(maxmemory_policy="allkeys-lru")
@@ -569,6 +570,136 @@ class TestRedis:
             lambda: store.apply([batch(0, 1, click())]),
             lambda: store.read(["a"], [], NOW),
             lambda: store.read_guards(TOPIC),
+        ]
+        for call in calls:
+            with pytest.raises(Unavailable, match="the evidence is unavailable: ConnectionError"):
+                await call()
+        await store.close()
+
+
+class TestCluster:
+    """What only several servers can do wrong."""
+
+    @pytest.fixture
+    async def store(self, cluster: ClusterProcess) -> AsyncIterator[RedisEvidence]:
+        made = RedisEvidence(cluster.client(), RULES, f"test-{uuid.uuid4().hex}")
+        yield made
+        await made.close()
+
+    async def test_it_is_reached_by_its_setting_through_any_of_its_nodes(self, cluster: ClusterProcess) -> None:
+        for node in cluster.nodes:
+            url = f"redis+cluster://127.0.0.1:1,127.0.0.1:{node.port}"
+            store = evidence.connect(Settings(redis_url=url), RULES)
+            await store.check()
+            assert await store.read_visits(NOW) == 0
+            await store.close()
+
+    @pytest.mark.parametrize(
+        "url",
+        [
+            "redis+cluster://",
+            "redis+cluster://localhost",
+            "redis+cluster://one:7000,two",
+            "redis+cluster://one:7000,two:70000",
+            "redis+cluster://one:7000/1",
+            "http+cluster://one:7000",
+        ],
+    )
+    def test_a_setting_that_names_no_nodes_is_refused(self, url: str) -> None:
+        with pytest.raises(Misconfigured, match=r"of a cluster redis\+cluster://HOST:PORT,HOST:PORT"):
+            open_redis(url)
+
+    async def test_a_name_and_a_password_go_to_every_node(self, cluster: ClusterProcess) -> None:
+        for node in cluster.nodes:
+            node.ask("ACL", "SETUSER", "worker", "on", ">s3cret", "~nk:*", "+@all")
+        for password, is_right in (("s3cret", True), ("guess", False)):
+            url = cluster.url.replace("://", f"://worker:{password}@")
+            store = evidence.connect(Settings(redis_url=url), RULES)
+            if is_right:
+                assert await store.read_guards(TOPIC) == [0] * SHARDS
+            else:
+                with pytest.raises(Misconfigured, match="Redis refuses the user or the password"):
+                    await store.check()
+            await store.close()
+
+    async def test_a_node_taken_for_a_server_and_a_server_taken_for_a_node_are_refused(
+        self, cluster: ClusterProcess, redis: RedisProcess
+    ) -> None:
+        store = evidence.connect(Settings(redis_url=cluster.nodes[0].url), RULES)
+        with pytest.raises(Misconfigured, match=r"a node of a Redis Cluster; give redis\+cluster://HOST:PORT"):
+            await store.check()
+        await store.close()
+        store = evidence.connect(Settings(redis_url=redis.url.replace("redis:", "redis+cluster:")), RULES)
+        with pytest.raises(Misconfigured, match="it is no Redis Cluster; give redis://HOST:PORT"):
+            await store.check()
+        await store.close()
+
+    @pytest.mark.parametrize(
+        ("wrong", "right", "problem"),
+        [
+            ({"maxmemory_policy": "allkeys-lru"}, {"maxmemory_policy": "noeviction"}, "may evict evidence"),
+            ({"appendonly": "no"}, {"appendonly": "yes"}, "keeps no append-only file"),
+        ],
+    )
+    async def test_one_master_that_would_forget_is_refused(
+        self, cluster: ClusterProcess, store: RedisEvidence, wrong: dict, right: dict, problem: str
+    ) -> None:
+        for master in cluster.masters:
+            await store.check()
+            master.configure(**wrong)
+            try:
+                with pytest.raises(Misconfigured, match=problem):
+                    await store.check()
+            finally:
+                master.configure(**right)
+
+    async def test_a_round_trip_goes_to_every_master_and_loads_the_script_where_it_is_lost(
+        self, cluster: ClusterProcess, store: RedisEvidence
+    ) -> None:
+        anchors = {shard_of(name): name for name in map(str, range(500))}
+        assert len(anchors) == SHARDS
+        assert {cluster.master_of(store._shard_key(shard)).port for shard in anchors} == {
+            master.port for master in cluster.masters
+        }
+        for start, lost in enumerate([cluster.masters[:1], cluster.masters, []]):
+            for master in lost:
+                master.ask("SCRIPT", "FLUSH")
+            made = [batch(start, start + 1, click(anchor=anchor)) for anchor in anchors.values()]
+            assert {outcome.effect for outcome in await store.apply(made)} == {Effect.APPLIED}
+        found = await store.read(list(anchors.values()), [], LANDMARK * HALF_LIFE)
+        assert [one.of("x") for one in found.anchors.values()] == [{Metric.CLICKS: 3}] * SHARDS
+        assert await store.read_guards(TOPIC) == [3] * SHARDS
+
+    async def test_a_shard_that_moves_is_waited_for_and_everything_counts_once(
+        self, cluster: ClusterProcess, store: RedisEvidence
+    ) -> None:
+        await store.apply([batch(0, 1, click())])
+        shard_key, anchor_key = store._shard_key(shard_of("a")), store._anchor_key("a")
+        giver = cluster.master_of(shard_key)
+        taker = next(master for master in cluster.masters if master is not giver)
+        slot = key_slot(shard_key.encode())
+        taker.ask("CLUSTER", "SETSLOT", slot, "IMPORTING", giver.id)
+        giver.ask("CLUSTER", "SETSLOT", slot, "MIGRATING", taker.id)
+        giver.ask("MIGRATE", "127.0.0.1", taker.port, shard_key, 0, 5000)
+        assert (await store.read_guards(TOPIC))[shard_of("a")] == 1
+        assert await clicks(store) == {"x": 1}
+        with pytest.raises(Unavailable, match="the cluster moves this shard"):
+            await store.apply([batch(1, 2, click())])
+        giver.ask("MIGRATE", "127.0.0.1", taker.port, anchor_key, 0, 5000)
+        for node in (taker, giver):
+            node.ask("CLUSTER", "SETSLOT", slot, "NODE", taker.id)
+        assert await store.apply([batch(0, 1, click()), batch(1, 2, click())]) == [
+            Outcome(Effect.DUPLICATE, 1),
+            Outcome(Effect.APPLIED, 2),
+        ]
+        assert await clicks(store) == {"x": 2}
+
+    async def test_one_whose_nodes_are_all_away_is_unavailable(self) -> None:
+        store = evidence.connect(Settings(redis_url="redis+cluster://127.0.0.1:1,127.0.0.1:2"), RULES)
+        calls: list[Callable[[], Awaitable[object]]] = [
+            store.check,
+            lambda: store.apply([batch(0, 1, click())]),
+            lambda: store.read(["a"], [], NOW),
         ]
         for call in calls:
             with pytest.raises(Unavailable, match="the evidence is unavailable: ConnectionError"):

@@ -17,8 +17,9 @@ from redis.exceptions import (
     AuthenticationError,
     BusyLoadingError,
     ClusterDownError,
+    ClusterError,
+    ConnectionError,  # noqa: A004 - redis-py's own
     MasterDownError,
-    MovedError,
     NoPermissionError,
     OutOfMemoryError,
     ReadOnlyError,
@@ -62,6 +63,7 @@ _WORDS: dict[type[Exception], str] = {
     SlotNotCoveredError: "CLUSTERDOWN",
     MasterDownError: "MASTERDOWN",
     TryAgainError: "TRYAGAIN",
+    ClusterError: "TRYAGAIN",  # after so many redirections that no end of them was in sight
 }
 
 
@@ -92,11 +94,11 @@ def _opened(url: str) -> Client:
     if not scheme.endswith(_CLUSTER):
         return redis.Redis.from_url(url, **options)
     user, addresses, tail = re.fullmatch(r"(.*@)?([^/?]*)(.*)", rest, re.DOTALL).groups("")  # type: ignore[union-attr]
-    first, *others = addresses.split(",")
-    nodes = [ClusterNode(host, port) for host, port in split_addresses(",".join(others))] if others else None
+    nodes = [ClusterNode(host, port) for host, port in split_addresses(addresses)]
     # Where a master is gone and has no replica, the shards of the others are served.
     options |= {"startup_nodes": nodes, "require_full_coverage": False}
-    return RedisCluster.from_url(f"{scheme.removesuffix(_CLUSTER)}://{user}{first}{tail}", **options)
+    first, _, _ = addresses.partition(",")
+    return RedisCluster.from_url(f"{scheme.removesuffix(_CLUSTER)}://{user}{first.strip()}{tail}", **options)
 
 
 async def send(client: Client, calls: Sequence[Call]) -> list[Any]:
@@ -105,6 +107,15 @@ async def send(client: Client, calls: Sequence[Call]) -> list[Any]:
     Raises:
         NearkinError: as `translated`, where nothing came back at all.
     """
+    answers = await _send(client, calls)
+    # A cluster's client gives the loss of an idle connection for an answer, where that of one server tries again.
+    lost = [place for place, answer in enumerate(answers) if type(answer) is ConnectionError]
+    for place, answer in zip(lost, await _send(client, [calls[place] for place in lost]), strict=True):
+        answers[place] = answer
+    return answers
+
+
+async def _send(client: Client, calls: Sequence[Call]) -> list[Any]:
     if not calls:
         return []
     try:
@@ -134,7 +145,7 @@ async def ask_masters(client: Client, *call: Any) -> list[Any]:
     """The answers of every server that takes writes to a call that names no key; errors as `ask`."""
     try:
         if not isinstance(client, RedisCluster):
-            return [await client.execute_command(*call)]
+            return [await client.execute_command(*call)]  # type: ignore[no-untyped-call]
         await client.initialize()
         return [await client.execute_command(*call, target_nodes=[master]) for master in client.get_primaries()]
     except (RedisError, RedisClusterException) as error:
@@ -155,7 +166,7 @@ def translated(error: Exception) -> NearkinError:
             "keys that begin with nk:",
         )
     if isinstance(error, AskError) or "cluster support disabled" in str(error):
-        is_cluster = isinstance(error, MovedError | AskError)
+        is_cluster = isinstance(error, AskError)  # and a MovedError, which is one
         return Misconfigured(
             "it is a node of a Redis Cluster" if is_cluster else "it is no Redis Cluster",
             field="NEARKIN_REDIS_URL",
