@@ -117,15 +117,15 @@ class AnswerLog:
         self._stopping.set()
         self._something.set()
         if self._task is not None:
-            try:
-                async with asyncio.timeout(grace_s):
-                    await self._task
-            except TimeoutError:
-                log.warning("answers were not logged in time", extra=fields(grace_s=grace_s))
+            await asyncio.wait([self._task], timeout=grace_s)
+            self._task.cancel()
+            await asyncio.gather(self._task, return_exceptions=True)
         unsent = [record.answer for record in self._sending] + [answer for answer, _ in self._offered]
+        self._sending, self._offered = [], deque()
         for answer in unsent:
             self._drop(answer, "unsent")
-        self._sending, self._offered = [], deque()
+        if unsent:
+            log.warning("the server stops before these answers were logged", extra=fields(answers=len(unsent)))
         await self._disconnect()
 
     async def _run(self) -> None:
