@@ -11,9 +11,11 @@ from nearkin.client.lookup import LookupClient
 from nearkin.core.answer import LoggedAnswer
 from nearkin.core.candidates import ItemFacts
 from nearkin.core.errors import Unavailable
-from nearkin.core.evidence import EvidenceRules
+from nearkin.core.evidence import EvidenceRules, Remembered
 from nearkin.core.item import ItemState
 from nearkin.core.ports import ContentEncoder, IndexedItem, ItemCollection, ItemWrite, Search
+from nearkin.core.position_priors import PositionPriors
+from nearkin.core.rules import Curation
 from nearkin.core.vectors import Hit, Vectors
 from nearkin.encoders.fake import HashingEncoder
 from nearkin.lookup.rank_candidates import Ordering
@@ -97,18 +99,54 @@ class WatchedCollection:
 
 
 @dataclass
+class EvidenceDoor:
+    """A way to the evidence that a test closes, or makes slow, for look-ups alone."""
+
+    evidence: MemoryEvidence
+    problem: Exception | None = None
+    may_answer: asyncio.Event = field(default_factory=asyncio.Event)
+    asked: int = 0
+
+    def __post_init__(self) -> None:
+        self.may_answer.set()
+
+    async def read(self, anchors: Sequence[str], marginals_of: Sequence[str], at_ms: int) -> Remembered:
+        await self._pass()
+        return await self.evidence.read(anchors, marginals_of, at_ms)
+
+    async def read_newest(self) -> int:
+        if self.problem:
+            raise self.problem
+        return await self.evidence.read_newest()
+
+    async def read_visits(self, at_ms: int) -> float:
+        return await self.evidence.read_visits(at_ms)
+
+    async def read_priors(self) -> PositionPriors:
+        return await self.evidence.read_priors()
+
+    async def _pass(self) -> None:
+        self.asked += 1
+        await self.may_answer.wait()
+        if self.problem:
+            raise self.problem
+
+
+@dataclass
 class LiveLookups:
     """A running server, and what a test does to it."""
 
     index: WatchedIndex
     encoder: ContentEncoder
     evidence: MemoryEvidence
+    evidence_door: EvidenceDoor
     server: LookupServer
     metrics: Metrics
     health: Health
     client: LookupClient
     address: str
     logged: list[LoggedAnswer]
+    curation: Curation = field(default_factory=Curation)
 
     async def publish(self, *states: ItemState) -> None:
         """Write items as an indexer does: present ones with their vectors, all others without."""
@@ -137,13 +175,22 @@ async def live_lookups(
     metrics = Metrics(CollectorRegistry(), "lookup")
     health = Health(metrics, "index")
     evidence = MemoryEvidence(EvidenceRules())
+    door = EvidenceDoor(evidence)
     logged: list[LoggedAnswer] = []
     server = LookupServer(
-        index, encoder, evidence, limits or Limits(), metrics, health, ordering=ordering, log_answer=logged.append
+        index,
+        encoder,
+        door,
+        limits or Limits(),
+        metrics,
+        health,
+        ordering=ordering,
+        curation=lambda: live.curation,
+        log_answer=logged.append,
     )
     address = await server.start("127.0.0.1:0")
     async with LookupClient(address) as client:
-        live = LiveLookups(index, encoder, evidence, server, metrics, health, client, address, logged)
+        live = LiveLookups(index, encoder, evidence, door, server, metrics, health, client, address, logged)
         try:
             await live.until_ready()
             yield live

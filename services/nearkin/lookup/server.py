@@ -276,6 +276,9 @@ class LookupServer:
         curation: tells what was decided by hand, as of now.
         log_answer: takes what was answered; must neither wait nor raise.
         clock: whether evidence is decayed to the wall's time or to that of the newest event.
+
+    Attributes:
+        stream: what is known of the stream as a whole.
     """
 
     def __init__(
@@ -294,12 +297,12 @@ class LookupServer:
     ) -> None:
         self._index, self._encoder, self._readiness = index, encoder, readiness
         items, remembered = Engine("index", metrics), Engine("evidence", metrics)
-        self._stream = Stream(evidence, index, remembered, items, clock)
+        self.stream = Stream(evidence, index, remembered, items, clock)
         find = FindSimilar(
             index,
             encoder,
             RecallEvidence(evidence),
-            self._stream,
+            self.stream,
             items=items,
             evidence=remembered,
             ordering=ordering or Ordering(),
@@ -319,7 +322,7 @@ class LookupServer:
             ]
         )
         lookup_pb2_grpc.add_LookupServiceServicer_to_server(  # type: ignore[no-untyped-call]  # generated
-            LookupService(find, index, self._stream, log_answer, limits, metrics), self._server
+            LookupService(find, index, self.stream, log_answer, limits, metrics), self._server
         )
         self._health = health.aio.HealthServicer()  # type: ignore[attr-defined]  # its stubs leave it out
         health_pb2_grpc.add_HealthServicer_to_server(self._health, self._server)
@@ -357,7 +360,7 @@ class LookupServer:
         await self._tell_health("starting")
         await self._server.start()
         self._following = [
-            asyncio.create_task(self._stream.follow(), name="follow the stream"),
+            asyncio.create_task(self.stream.follow(), name="follow the stream"),
             asyncio.create_task(self._follow_index(), name="follow the index"),
         ]
         return f"{listen.rpartition(':')[0]}:{taken}"
@@ -382,7 +385,7 @@ class LookupServer:
                 collection, problem = None, str(error) or "the index does not answer in time"
             except Exception as error:
                 collection, problem = None, f"the index fails in a way that is not foreseen: {describe(error)}"
-            alone = collection is None and self._stream.can_answer_alone
+            alone = collection is None and self.stream.can_answer_alone
             await self._tell_health("" if alone else problem)
             if collection is None:
                 if said is not False:
