@@ -18,7 +18,7 @@ import http.client
 import os
 import signal
 import sys
-from collections.abc import Awaitable, Callable, Iterator
+from collections.abc import Awaitable, Callable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, TypeVar
@@ -81,6 +81,7 @@ async def run_stack(
     echo: Callable[[str, str], None] | None = None,
     patience: Patience | None = None,
     lookup_listen: str | None = None,
+    environment: Mapping[str, str] | None = None,
 ) -> T:
     """Start the stack, do some work beside it, and stop it, whatever happens. For the main thread.
 
@@ -93,6 +94,7 @@ async def run_stack(
         echo: given every line that a program writes, as (program's name, line).
         patience: how long things may take.
         lookup_listen: host:port of look-ups; a free port of this machine where it is None.
+        environment: settings of its programs, above those of this process's environment.
 
     Raises:
         Misconfigured: the folder, a setting, a file or a port is not as it must be.
@@ -104,7 +106,7 @@ async def run_stack(
     folder.open()
     try:
         endpoints = choose_endpoints(settings, lookup_listen)
-        programs = _programs(data, endpoints, settings, report)
+        programs = _programs(data, endpoints, settings, os.environ | dict(environment or {}), report)
         supervisor = Supervisor(programs, data / "logs", report=report, echo=echo, patience=patience or Patience())
         with stopped_by_signals(supervisor):
             async with supervisor:
@@ -182,10 +184,15 @@ def choose_endpoints(settings: Settings, lookup_listen: str | None) -> Endpoints
 
 
 def _programs(
-    data: Path, endpoints: Endpoints, settings: Settings, report: Callable[[str, str], None]
+    data: Path,
+    endpoints: Endpoints,
+    settings: Settings,
+    environment: Mapping[str, str],
+    report: Callable[[str, str], None],
 ) -> list[Program]:
     """What runs, in the order of the picture: broker, Redis, index, indexers, look-ups."""
-    environment = os.environ | {
+    environment = {
+        **environment,
         "NEARKIN_KAFKA_BOOTSTRAP": endpoints.kafka,
         "NEARKIN_QDRANT_URL": endpoints.qdrant,
         "NEARKIN_LOOKUP_LISTEN": endpoints.lookup,
