@@ -34,6 +34,7 @@ from zlib import crc32
 
 from nearkin.core.evidence import RESERVED, Metric, Tally, visit_pairs
 from nearkin.core.feedback import Action, Impressions, Interaction, Visit
+from nearkin.core.position_bias import AT, SQUARES, WEIGHTS
 from nearkin.core.position_priors import POSITIONS, PositionPriors
 
 #: One pair in so many is in the sample of its surface; which ones follows from their ids.
@@ -58,8 +59,8 @@ METRIC_OF: Final = {
 _GOOD = frozenset({Action.CLICK, Action.LONG_VIEW, Action.LIKE, Action.SAVE, Action.PURCHASE})
 
 _PLACES = tuple(str(position) for position in range(POSITIONS + 1))
-_WEIGHTED = tuple(f"{position}/w" for position in range(POSITIONS + 1))
-_SQUARED = tuple(f"{position}/v" for position in range(POSITIONS + 1))
+_WEIGHTS = tuple(f"{position}{WEIGHTS}" for position in range(POSITIONS + 1))
+_SQUARES = tuple(f"{position}{SQUARES}" for position in range(POSITIONS + 1))
 
 _EXPOSURES, _EXPECTED, _CLICKS = int(Metric.EXPOSURES), int(Metric.EXPECTED), int(Metric.CLICKS)
 _METRICS = len(Metric)
@@ -124,10 +125,10 @@ def _count_slate(event: Impressions, tallies: Sequence[Tally | None], by: Counti
     if tally is None:
         return
     weight = tally.weigh(event.occurred_at)
-    of_anchor, of_surface, priors = tally.pairs(event.anchor), event.surface, by.priors
-    known = of_surface in priors.surfaces
+    of_anchor, surface, priors = tally.pairs(event.anchor), event.surface, by.priors
+    known, curve = surface in priors.surfaces, priors.curve(surface)
     seed = crc32(event.anchor.encode()) if known else 0
-    places = tally.pairs(positions_anchor(of_surface, shard)) if known else {}
+    places = tally.pairs(positions_anchor(surface, shard)) if known else {}
     shown = 0
     for place in event.positions:
         if not place.visible:
@@ -138,19 +139,19 @@ def _count_slate(event: Impressions, tallies: Sequence[Tally | None], by: Counti
         if row is None:
             row = of_anchor[item] = [0.0] * _METRICS
         row[_EXPOSURES] += weight
-        row[_EXPECTED] += weight * priors.of(of_surface, position)
+        row[_EXPECTED] += weight * (curve[position - 1] if position <= POSITIONS else priors.of(surface, position))
         if not known or position > POSITIONS:
             continue
         _row(places, _PLACES[position])[_EXPOSURES] += weight
         if place.propensity is not None and place.propensity < 1:
             inverse = 1 / max(place.propensity, LEAST_PROPENSITY)
-            _row(places, _WEIGHTED[position])[_EXPOSURES] += weight * inverse
-            _row(places, _SQUARED[position])[_EXPOSURES] += weight * inverse * inverse
+            _row(places, _WEIGHTS[position])[_EXPOSURES] += weight * inverse
+            _row(places, _SQUARES[position])[_EXPOSURES] += weight * inverse * inverse
         pair = crc32(item.encode(), seed)
         if pair % SAMPLED_ONE_IN == 0:
-            _row(tally.pairs(sample_anchor(of_surface, shard)), f"{pair:08x}@{position}")[_EXPOSURES] += weight
+            _row(tally.pairs(sample_anchor(surface, shard)), f"{pair:08x}{AT}{position}")[_EXPOSURES] += weight
     if shown:
-        _row(tally.pairs(surfaces_anchor(shard)), of_surface)[_EXPOSURES] += weight * shown
+        _row(tally.pairs(surfaces_anchor(shard)), surface)[_EXPOSURES] += weight * shown
 
 
 def _count_action(event: Interaction, tallies: Sequence[Tally | None], by: Counting) -> None:
@@ -176,11 +177,11 @@ def _count_action(event: Interaction, tallies: Sequence[Tally | None], by: Count
     _row(places, _PLACES[position])[_CLICKS] += weight
     if event.propensity is not None and event.propensity < 1:
         inverse = 1 / max(event.propensity, LEAST_PROPENSITY)
-        _row(places, _WEIGHTED[position])[_CLICKS] += weight * inverse
-        _row(places, _SQUARED[position])[_CLICKS] += weight * inverse * inverse
+        _row(places, _WEIGHTS[position])[_CLICKS] += weight * inverse
+        _row(places, _SQUARES[position])[_CLICKS] += weight * inverse * inverse
     pair = crc32(event.item_id.encode(), crc32(event.anchor.encode()))
     if pair % SAMPLED_ONE_IN == 0:
-        _row(tally.pairs(sample_anchor(surface, shard)), f"{pair:08x}@{position}")[_EXPECTED] += weight
+        _row(tally.pairs(sample_anchor(surface, shard)), f"{pair:08x}{AT}{position}")[_EXPECTED] += weight
 
 
 def _count_visit(event: Visit, tallies: Sequence[Tally | None], by: Counting) -> None:

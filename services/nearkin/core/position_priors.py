@@ -32,11 +32,11 @@ class Method(StrEnum):
 
 @dataclass(frozen=True, slots=True)
 class Prior:
-    """What one exposure brings, and an interval of 95% of it."""
+    """What one exposure brings, and the interval of 95% around it; None where nothing was learned."""
 
     value: float
-    low: float
-    high: float
+    low: float | None = None
+    high: float | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -45,11 +45,20 @@ class SurfacePriors:
 
     Attributes:
         method: how they came to be.
-        positions: of the positions from 1.
+        positions: of the positions from 1 to `POSITIONS` or less; those beyond share the default's decrease.
+        exposures: that they were learned from, decayed.
+        clicks: the same of clicks.
     """
 
     method: Method = Method.DEFAULT
     positions: tuple[Prior, ...] = ()
+    exposures: float = 0.0
+    clicks: float = 0.0
+
+    @property
+    def curve(self) -> tuple[float, ...]:
+        """The priors of the positions from 1 to `POSITIONS`."""
+        return _curve(self)
 
 
 @dataclass(frozen=True, slots=True)
@@ -68,16 +77,30 @@ class PositionPriors:
 
     def of(self, surface: str, position: int) -> float:
         """The prior of a position: always above 0, whatever the surface and the position, counted from 1."""
+        curve = self.curve(surface)
+        if position <= POSITIONS:
+            return curve[position - 1]
+        return curve[-1] * default_prior(position) / default_prior(POSITIONS)
+
+    def curve(self, surface: str) -> tuple[float, ...]:
+        """The priors of the positions from 1 to `POSITIONS`."""
         known = self.surfaces.get(surface)
-        if known is None or not known.positions:
-            return default_prior(position)
-        positions = known.positions
-        if position <= len(positions):
-            return positions[position - 1].value
-        return positions[-1].value * default_prior(position) / default_prior(len(positions))
+        return known.curve if known is not None else _DEFAULT_CURVE
 
 
 @lru_cache(maxsize=2048)
 def default_prior(position: int) -> float:
     """`0.1 / log2(1 + position)`: the discount of DCG (Järvelin and Kekäläinen 2002), which never comes near 0."""
     return DEFAULT_RATE / math.log2(1 + position)
+
+
+@lru_cache(maxsize=4 * MOST_SURFACES)
+def _curve(surface: SurfacePriors) -> tuple[float, ...]:
+    learned = tuple(prior.value for prior in surface.positions[:POSITIONS])
+    if not learned:
+        return _DEFAULT_CURVE
+    beyond = learned[-1] / default_prior(len(learned))
+    return learned + tuple(beyond * default_prior(position) for position in range(len(learned) + 1, POSITIONS + 1))
+
+
+_DEFAULT_CURVE = tuple(default_prior(position) for position in range(1, POSITIONS + 1))
