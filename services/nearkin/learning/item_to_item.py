@@ -22,7 +22,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from nearkin.core.errors import Misconfigured
-from nearkin.learning.truth import Truth, wrong_form
+from nearkin.learning.truth import Truth, list_of_ids, read_objects, read_truth, wrong_form
 
 MIN_TOGETHER, MIN_LIFT, LARGEST_VISIT, WARM, SAMPLE, SEED = 3, 3.0, 50, 10, 800, 0
 
@@ -233,6 +233,28 @@ def write_evaluation(folder: Path, evaluation: Evaluation) -> None:
         raise Misconfigured(
             what, field=str(folder), remedy="name a folder that can be written", reason="file"
         ) from error
+
+
+def read_evaluation(folder: Path) -> Evaluation:
+    """The evaluation that a folder holds, with its training visits in time order.
+
+    Raises:
+        Misconfigured: a file cannot be read, or is not as `write_evaluation` leaves it.
+    """
+    return Evaluation(sorted(_read_visits(folder / "train_visits.jsonl"), key=lambda one: one.at), read_truth(folder))
+
+
+def _read_visits(path: Path) -> Iterator[Visit]:
+    for place, line in read_objects(path):
+        visit, at, items = line.get("visit"), line.get("at"), list_of_ids(line.get("items"), place)
+        try:
+            time = parse_time(at) if isinstance(at, str) else None
+        except ValueError:
+            time = None
+        if not isinstance(visit, str) or time is None:
+            remedy = 'write {"visit": "7", "at": "2011-10-01T08:30:00Z", "items": ["1", "2"]}'
+            raise wrong_form("has no visit, or no time", place, remedy)
+        yield Visit(visit, time, tuple(items))
 
 
 def _baskets(log: TransactionLog) -> list[Numbers]:

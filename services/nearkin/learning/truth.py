@@ -58,7 +58,7 @@ def read_truth(path: Path) -> Truth:
     held: Counter[str] = Counter()
     count = 0
     for place, line in read_objects(visits) if visits.exists() else ():
-        held.update(set(_list_of_ids(line.get("items"), place)))
+        held.update(set(list_of_ids(line.get("items"), place)))
         count += 1
     return Truth(positives, slices, frozenset(catalogue), count, held)
 
@@ -122,6 +122,21 @@ def read_json(path: Path) -> Any:
         raise wrong_form("is not JSON", str(path), "qrels go into a file that is not named .json") from error
 
 
+def list_of_ids(value: object, place: str) -> list[str]:
+    """The value, where it is a list of texts.
+
+    Args:
+        value: of a field.
+        place: where it stands, as a person finds it.
+
+    Raises:
+        Misconfigured: it is something else.
+    """
+    if not isinstance(value, list) or not all(isinstance(one, str) for one in value):
+        raise wrong_form("is no list of ids", place, 'write ids as strings: ["1", "2"]')
+    return value
+
+
 def wrong_form(problem: str, place: str, remedy: str) -> Misconfigured:
     """The error for a file that holds something else than it must."""
     return Misconfigured(problem, field=place, remedy=remedy, reason="file")
@@ -157,7 +172,7 @@ def _read_json_positives(path: Path) -> dict[str, dict[str, float]]:
         if isinstance(found, dict):
             judged[anchor] = {item: _grade(grade, place) for item, grade in found.items()}
         else:
-            judged[anchor] = dict.fromkeys(_list_of_ids(found, place), 1.0)
+            judged[anchor] = dict.fromkeys(list_of_ids(found, place), 1.0)
     return judged
 
 
@@ -174,7 +189,7 @@ def _grade(value: object, place: str) -> float:
 def _checked_slices(value: Any, positives: Mapping[str, object], path: Path) -> dict[str, list[str]]:
     if not isinstance(value, dict):
         raise wrong_form("is no JSON object", str(path), "write {slice: [anchor, ...]}")
-    slices = {name: _list_of_ids(anchors, f"{path}, {name!r}") for name, anchors in value.items()}
+    slices = {name: list_of_ids(anchors, f"{path}, {name!r}") for name, anchors in value.items()}
     for name, anchors in slices.items():
         if unjudged := [anchor for anchor in anchors if anchor not in positives]:
             remedy = "leave out anchors for which nothing is right: no answer to them can be scored"
@@ -187,12 +202,6 @@ def _checked_slices(value: Any, positives: Mapping[str, object], path: Path) -> 
     if not slices:
         raise wrong_form("has no anchor with an item that is right", str(path), "give judgements with a grade above 0")
     return slices
-
-
-def _list_of_ids(value: object, place: str) -> list[str]:
-    if not isinstance(value, list) or not all(isinstance(one, str) for one in value):
-        raise wrong_form("is no list of ids", place, 'write ids as strings: ["1", "2"]')
-    return value
 
 
 def _id(line: Mapping[str, object], place: str) -> str:
