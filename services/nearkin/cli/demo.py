@@ -41,9 +41,6 @@ SHOWN = 5
 #: An item that was not found after so long is not proved.
 PATIENCE_S = 30.0
 
-#: How long the first load may take without any progress.
-LOAD_PATIENCE_S = 120.0
-
 
 @dataclass(frozen=True, slots=True)
 class Shown:
@@ -176,8 +173,7 @@ async def _load(
     producer: "Producer", lookups: "LookupClient", older: Sequence["CatalogueItem"], progress: Progress
 ) -> float:
     """Publish the older items on the bulk lane, and wait until the index holds them; how long it took."""
-    from nearkin.client.lookup import ItemStatus
-    from nearkin.core.errors import TemporaryError, Unavailable
+    from nearkin.cli.load_items import load_items
 
     began = time.perf_counter()
     task = progress.add_task(f"{len(older)} items first sold before {HELD_BACK_FROM}, bulk lane", total=len(older))
@@ -187,26 +183,8 @@ async def _load(
             _upsert(producer, one, bulk=True)
         producer.flush()
 
-    publishing = asyncio.create_task(asyncio.to_thread(publish))
-    waiting = [one.id for one in older]
-    moved = time.perf_counter()
-    while waiting:
-        if publishing.done():
-            await publishing
-        try:
-            records = await lookups.items(waiting[:1000])
-        except TemporaryError:
-            records = []
-        arrived = {one.id for one in records if one.status is ItemStatus.VISIBLE}
-        if arrived:
-            moved = time.perf_counter()
-        waiting = [one for one in waiting if one not in arrived]
-        progress.update(task, completed=len(older) - len(waiting))
-        if time.perf_counter() - moved > LOAD_PATIENCE_S:
-            raise Unavailable("indexer-bulk", f"{len(waiting)} items of the first load do not arrive")
-        if len(arrived) < 1000 and waiting:
-            await asyncio.sleep(0.2)
-    await publishing
+    ids = [one.id for one in older]
+    await load_items(publish, ids, lookups, lambda arrived: progress.update(task, completed=arrived))
     return time.perf_counter() - began
 
 
