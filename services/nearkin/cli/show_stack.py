@@ -31,7 +31,7 @@ class Reporter:
 def endpoints_table(endpoints: Endpoints) -> Table:
     """Where everything listens."""
     table = Table("service", "address")
-    table.add_row("Kafka (items.v1, items-bulk.v1)", endpoints.kafka)
+    table.add_row("Kafka (items, feedback, visits)", endpoints.kafka)
     table.add_row("look-ups (gRPC)", endpoints.lookup)
     table.add_row("index (Qdrant's gRPC)", endpoints.qdrant)
     if endpoints.redis:

@@ -8,7 +8,7 @@ DATA/redis/            Redis: survives a restart
 DATA/logs/             one bounded log for each program
 ```
 
-The broker keeps topics in memory only. When it starts again, its topics are made again and the indexers, which know
+The broker keeps topics in memory only. When it starts again, its topics are made again and the workers, which know
 offsets that mean nothing any more, start again with it.
 """
 
@@ -42,7 +42,10 @@ MIN_FREE_BYTES = 256 * 2**20
 #: The index builds its graph before it answers, up to 1 s for 1,000 items: killed meanwhile, it would begin anew.
 INDEX_READY_S = 900.0
 
-#: What an indexer's end means: the broker keeps its partitions for it until its session ends (6 s), and it must start.
+#: What serves its own /ready and /metrics.
+SERVICES = ("indexer-live", "indexer-bulk", "feedback", "lookup")
+
+#: What a worker's end means: the broker keeps its partitions for it until its session ends (6 s), and it must start.
 WAIT = "wait meanwhile, some 15 s"
 
 _SERVING = health_pb2.HealthCheckResponse.SERVING
@@ -178,7 +181,7 @@ def choose_endpoints(settings: Settings, lookup_listen: str | None) -> Endpoints
         lookup=free() if lookup_listen is None else free_address(lookup_listen, "NEARKIN_LOOKUP_LISTEN"),
         qdrant=f"http://{free()}",
         redis=f"redis://{free()}/0" if redis_binary() else "",
-        metrics={name: free() for name in ("indexer-live", "indexer-bulk", "lookup")},
+        metrics={name: free() for name in SERVICES if name != "feedback" or redis_binary()},
         partitions=settings.items_partitions,
     )
 
@@ -190,7 +193,7 @@ def _programs(
     environment: Mapping[str, str],
     report: Callable[[str, str], None],
 ) -> list[Program]:
-    """What runs, in the order of the picture: broker, Redis, index, indexers, look-ups."""
+    """What runs, in the order of the picture: broker, Redis, index, indexers, feedback, look-ups."""
     environment = {
         **environment,
         "NEARKIN_KAFKA_BOOTSTRAP": endpoints.kafka,
@@ -206,11 +209,13 @@ def _programs(
             report(
                 "broker",
                 "kept nothing over its end, dead letters neither: topics are made again; publish again what was not "
-                "indexed",
+                "indexed or counted",
             )
         await asyncio.to_thread(apply_embedded_topics, endpoints.kafka, settings)
 
-    def service(name: str, module: str, follows: tuple[str, ...], meanwhile: str, **further: str) -> Program:
+    def service(
+        name: str, module: str, follows: tuple[str, ...], meanwhile: str, needs: str = "index", **further: str
+    ) -> Program:
         listen = endpoints.metrics[name]
         return Program(
             name,
@@ -218,7 +223,7 @@ def _programs(
             lambda: _says_ready(listen),
             environment=environment | {"NEARKIN_METRICS_LISTEN": listen} | further,
             follows=follows,
-            needs=("index",),
+            needs=(needs,),
             meanwhile=meanwhile,
         )
 
@@ -244,8 +249,9 @@ def _programs(
         port = _port(endpoints.redis.removesuffix("/0"))
         (data / "redis").mkdir(exist_ok=True)
         programs.insert(1, Program("redis", redis_command(binary, port, data / "redis"), lambda: redis_answers(port)))
+        programs.insert(-1, service("feedback", "nearkin.feedback", ("broker",), f"new feedback {WAIT}", "redis"))
     else:
-        report("redis", "there is no redis-server here: going without, nothing needs it yet")
+        report("redis", "there is no redis-server here: going without, so feedback is not counted")
     return programs
 
 

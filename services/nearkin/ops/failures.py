@@ -18,9 +18,9 @@ from typing import TypeVar
 
 import nearkin
 from nearkin.contracts.topics import Topic
-from nearkin.core.errors import TemporaryError, Unavailable
-from nearkin.ops.logs import fields
-from nearkin.ops.record import Rejected
+from nearkin.core.errors import InvalidEvent, PermanentError, TemporaryError, Unavailable
+from nearkin.ops.logs import describe, fields
+from nearkin.ops.record import Record, Rejected
 from nearkin.ops.settings import Settings
 
 log = logging.getLogger(__name__)
@@ -37,15 +37,20 @@ FRAME_BYTES = 16 * 1024
 KEY_BYTES = 4 * 1024
 
 
+#: So many events in a row that fail as nobody foresaw are no accident of the events.
+POISON_LIMIT = 3
+
+
 class Stopped(Exception):
     """A retry was given up because the process stops: nothing was acknowledged."""
 
 
 @dataclass(frozen=True, slots=True)
 class DeadLetter:
-    """A record to send to a dead-letter topic; value and key are the source's own bytes, None stays None.
+    """A record to send to a dead-letter topic; its key and value are the source's own bytes, None stays None.
 
-    Where they are more than the topic takes, both are cut and the source's headers are left out.
+    What must not be kept of a value is redacted. Where both are more than the topic takes, they are cut and the
+    source's headers are left out.
     """
 
     topic: str
@@ -54,13 +59,16 @@ class DeadLetter:
     headers: tuple[tuple[str, bytes], ...]
 
 
-def dead_letter(rejected: Rejected, topic: Topic, now_ms: int) -> DeadLetter:
+def dead_letter(
+    rejected: Rejected, topic: Topic, now_ms: int, redact: Callable[[bytes | None], bytes | None] | None = None
+) -> DeadLetter:
     """The dead letter of a rejected record.
 
     Args:
         rejected: the record and what is wrong with it.
         topic: the dead-letter topic.
         now_ms: the time of the rejection.
+        redact: what may be kept of the value; all of it where it is None.
     """
     record, error = rejected.record, rejected.error
     said = {
@@ -75,7 +83,7 @@ def dead_letter(rejected: Rejected, topic: Topic, now_ms: int) -> DeadLetter:
         "failed-at": str(now_ms),
         "version": nearkin.__version__,
     }
-    key, value = record.key, record.value
+    key, value = record.key, redact(record.value) if redact else record.value
     kept = [(name, held) for name, held in record.headers if not name.startswith(HEADER_PREFIX)]
     room = topic.max_message_bytes - FRAME_BYTES
     if _size(key) + _size(value) + sum(len(name.encode()) + _size(held) for name, held in kept) > room:
@@ -85,6 +93,31 @@ def dead_letter(rejected: Rejected, topic: Topic, now_ms: int) -> DeadLetter:
         value = value[: room - _size(key)] if value is not None else None
     added = [(HEADER_PREFIX + name, word.encode(errors="backslashreplace")) for name, word in said.items()]
     return DeadLetter(topic.name, key, value, (*kept, *added))
+
+
+def unforeseen(record: Record, failure: Exception, in_a_row: int) -> Rejected:
+    """The rejection of an event that fails in a way nobody foresaw.
+
+    Args:
+        record: the event's.
+        failure: how it fails.
+        in_a_row: how many have, this one included.
+
+    Raises:
+        Exception: the failure itself, where so many fail that the fault cannot be theirs.
+    """
+    if in_a_row > POISON_LIMIT:
+        raise failure
+    if isinstance(failure, PermanentError):
+        return Rejected(record, failure)
+    return Rejected(
+        record,
+        InvalidEvent(
+            f"it fails in a way nobody foresaw: {describe(failure)}",
+            remedy="report it with this dead letter; send it again once it is mended",
+            reason="internal",
+        ),
+    )
 
 
 def _size(value: bytes | None) -> int:

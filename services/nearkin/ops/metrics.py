@@ -67,9 +67,9 @@ class Metrics:
 
         self.events = self._counter(
             "events_total",
-            "Events by outcome: applied; superseded (it changed nothing: it came again, or is older than what is known); "
-            "dead_lettered; of feedback also repeated (an event_id that came within the window) and clamped (one user did "
-            "the same too often within it: suspicious), which do not count.",
+            "Events by outcome: applied; superseded (it changed nothing: it came again, or is older than what is "
+            "known); dead_lettered; of feedback also repeated (an event_id that came within the window) and clamped "
+            "(one user did the same too often within it: suspicious), which do not count.",
             ("topic", "outcome"),
         )
         self.dead_letters = self._counter("dead_letters_total", "Dead letters by reason.", ("topic", "reason"))
@@ -110,8 +110,8 @@ class Metrics:
         self._evidence_ages = {stage: self.evidence_freshness.labels(stage=stage) for stage in EVIDENCE_STAGES}
         self.evidence_batches = self._counter(
             "evidence_batches_total",
-            "Batches for one shard by outcome: applied; duplicate (counted before); mismatch (a part was counted before, or "
-            "is missing: made anew).",
+            "Batches for one shard by outcome: applied; duplicate (counted before); mismatch (a part was counted "
+            "before, or is missing: made anew).",
             ("outcome",),
         )
         self.evidence_apply_seconds = self._histogram(
@@ -134,6 +134,15 @@ class Metrics:
         )
         self.feedback_expired = self._counter(
             "feedback_expired_total", "Offsets that the broker dropped before they were counted.", ("topic",)
+        )
+
+        self.priors_version = self._gauge(
+            "priors_version_number", "Version of the position priors in force; 0 is the default."
+        )
+        self.position_prior = self._gauge(
+            "position_prior_ratio",
+            "Clicks that one exposure at a position of a surface is expected to bring, of the first 20 positions.",
+            ("surface", "position"),
         )
 
         self.lookups = self._counter("lookups_total", "Look-ups by method and gRPC status code.", ("method", "code"))

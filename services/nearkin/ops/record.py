@@ -1,8 +1,12 @@
 """One Kafka record as a worker hands it on, and what became of one that cannot be served. Knows no Kafka client."""
 
 from dataclasses import dataclass
+from typing import Any
 
 from nearkin.core.errors import PermanentError
+
+#: A topic and one of its partitions.
+Place = tuple[str, int]
 
 
 @dataclass(frozen=True, slots=True)
@@ -39,3 +43,16 @@ class Rejected:
 
     record: Record
     error: PermanentError
+
+
+def record_of(fetched: Any) -> Record:
+    """A record as aiokafka gives it."""
+    return Record(
+        fetched.topic,
+        fetched.partition,
+        fetched.offset,
+        fetched.timestamp if fetched.timestamp is not None else 0,
+        fetched.key,
+        fetched.value,
+        tuple(fetched.headers or ()),
+    )

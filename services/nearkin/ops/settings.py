@@ -42,8 +42,8 @@ class Settings(BaseSettings):
 
     redis_url: str = Field(
         "redis://127.0.0.1:6379/0",
-        description="Redis with the evidence: redis://HOST:PORT/DATABASE, of a cluster redis+cluster://HOST:PORT,HOST:PORT; "
-        "rediss for TLS.",
+        description="Redis with the evidence: redis://HOST:PORT/DATABASE, of a cluster "
+        "redis+cluster://HOST:PORT,HOST:PORT; rediss for TLS.",
     )
     redis_timeout_s: float = Field(5.0, gt=0, le=300, description="How long one call to Redis may take, in seconds.")
 
@@ -69,8 +69,8 @@ class Settings(BaseSettings):
         10_000,
         ge=1,
         le=1_000_000,
-        description="An event_id that comes again within so many offsets of its partition counts once. The worker reads so "
-        "many events of each partition when it begins, and remembers them, at about 300 bytes each.",
+        description="An event_id that comes again within so many offsets of its partition counts once. The worker "
+        "reads so many events of each partition when it begins, and remembers them, at about 300 bytes each.",
     )
     feedback_clamp: int = Field(
         5,
@@ -195,8 +195,10 @@ class Settings(BaseSettings):
     @classmethod
     def _redis(cls, value: str) -> str:
         # Not quoted: a URL of a Redis may hold a password.
-        if not re.match(r"rediss?(\+cluster)?://[^/@]*@?[^/@]+", value):
-            raise ValueError("it does not begin with redis:// or rediss:// (of a cluster redis+cluster://) and a host")
+        if not re.match(r"rediss?(\+cluster)?://.", value):
+            raise ValueError(
+                "it does not begin with redis:// or rediss://, of a cluster redis+cluster:// or rediss+cluster://"
+            )
         return value
 
     @field_validator("pseudonym_key")

@@ -23,11 +23,9 @@ from nearkin.ops.ask_broker import ask_broker
 from nearkin.ops.logs import describe, fields
 from nearkin.ops.metrics import Metrics
 from nearkin.ops.process import EXIT_FAILED
+from nearkin.ops.record import Place
 
 log = logging.getLogger(__name__)
-
-#: A topic and one of its partitions.
-Place = tuple[str, int]
 
 
 @dataclass(slots=True)
@@ -37,12 +35,16 @@ class Progress:
     Attributes:
         positions: per assigned partition, the offset after the last event that was acknowledged or committed.
         in_flight_since: when the batch in flight began, None where none is; on the monotonic clock.
-        retried_at: when a temporary failure was last met.
+        retried_at: when a temporary failure was last met, or a handler said that it gets on.
     """
 
     positions: dict[Place, int] = field(default_factory=dict)
     in_flight_since: float | None = None
     retried_at: float = 0.0
+
+    def alive(self) -> None:
+        """Say that work gets on which no position tells of."""
+        self.retried_at = time.monotonic()
 
 
 class Judge:

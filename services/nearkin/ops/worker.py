@@ -12,11 +12,11 @@ import contextlib
 import logging
 import time
 from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
-from typing import Any, cast
+from typing import Any, Protocol, cast
 
 import faust
 import mode
-from aiokafka import AIOKafkaConsumer, AIOKafkaProducer
+from aiokafka import AIOKafkaConsumer
 from aiokafka.errors import KafkaError
 from aiokafka.protocol.group import LeaveGroupRequest
 from faust.transport.drivers import aiokafka as driver
@@ -24,16 +24,17 @@ from faust.types import TP, EventT, StreamT
 from yarl import URL
 
 from nearkin.contracts.topics import Topic
-from nearkin.core.errors import InvalidEvent, Misconfigured, PermanentError, TemporaryError, Unavailable
+from nearkin.core.errors import Misconfigured, TemporaryError, Unavailable
 from nearkin.ops.ask_broker import ask_broker
-from nearkin.ops.failures import Stopped, dead_letter, engine_of, patiently
+from nearkin.ops.dead_letters import DeadLetters
+from nearkin.ops.failures import Stopped, engine_of, patiently, unforeseen
 from nearkin.ops.health import Health
 from nearkin.ops.logs import describe, fields
 from nearkin.ops.metrics import Metrics
 from nearkin.ops.process import EXIT_FAILED, EXIT_MISCONFIGURED
-from nearkin.ops.record import Record, Rejected
+from nearkin.ops.record import Place, Record, Rejected
 from nearkin.ops.settings import Settings
-from nearkin.ops.watchdog import Place, Progress, Watchdog
+from nearkin.ops.watchdog import Progress, Watchdog
 
 log = logging.getLogger(__name__)
 
@@ -43,13 +44,34 @@ SESSION_TIMEOUT_S = 6.0
 #: Tries of a batch that fails with an unknown exception, before it is halved.
 UNKNOWN_TRIES = 3
 
-#: So many events in a row that fail alone with an unknown exception are no accident of the events: the process ends.
-POISON_LIMIT = 3
-
 #: How long a stopping worker may take to finish its batch, commit and leave.
 STOP_GRACE_S = 25.0
 
+#: How often a ledger is called, and how long it may take to say where to begin, in seconds.
+TICK_S, BEGIN_S = 1.0, 10.0
+
 Handle = Callable[[Sequence[Record]], Awaitable[Sequence[Rejected]]]
+
+
+class Ledger(Protocol):
+    """Who keeps an account of its own of how far each partition is applied, which moves together with the effect.
+
+    It is the truth about progress, whatever the group has committed: the worker reads from where it says. It is never
+    called while a batch is being handled, but for `begin`.
+    """
+
+    async def begin(self, places: frozenset[Place]) -> Mapping[Place, int]:
+        """Say from which offset each of the partitions is to be read, which the worker holds from now on.
+
+        What it leaves out, or has no time for, is read from where the group has committed.
+        """
+
+    async def tick(self) -> None:
+        """Do what is due about once a second, whether or not events come.
+
+        Raises:
+            TemporaryError: it is called again later.
+        """
 
 
 class Worker:
@@ -66,6 +88,9 @@ class Worker:
         within_s: how long the first event of a batch waits for company, in seconds.
         fetch_wait_ms: how long the broker may hold a fetch back while it has nothing; Faust would say 1500.
         stopping: when it is set, the batch in flight is finished, acknowledged and committed, and the group left.
+        ledger: where the effects keep their own account of progress.
+        letters: where rejected events go; to the topics' dead letters as they are where it is None.
+        progress: what the watchdog looks at; a handler that has more to do than its batch says so there.
     """
 
     def __init__(
@@ -81,19 +106,22 @@ class Worker:
         within_s: float,
         fetch_wait_ms: int,
         stopping: asyncio.Event,
+        ledger: Ledger | None = None,
+        letters: DeadLetters | None = None,
+        progress: Progress | None = None,
     ) -> None:
         self._settings, self._group, self._topics, self._handle = settings, group, topics, handle
         self._metrics, self._health, self._batch = metrics, health, batch
         self._within_s, self._fetch_wait_ms = within_s, fetch_wait_ms
-        self._dead_letter_topics = {topic.name: topic.dead_letters for topic in topics}
+        self._ledger, self._ticked_at = ledger, 0.0
+        self._letters = letters or DeadLetters(settings.kafka_bootstrap, topics, metrics)
         self._inbox: asyncio.Queue[EventT[Any]] = asyncio.Queue(maxsize=batch)
         self._stopping = stopping
-        self._progress = Progress()
+        self._progress = progress or Progress()
         self._poisoned = 0
         self._places: frozenset[Place] = frozenset()
         self._delivered: dict[Place, tuple[int | None, int]] = {}
         self._app: _App | None = None
-        self._producer: AIOKafkaProducer | None = None
 
     async def run(self) -> int:
         """Serve until told to stop.
@@ -108,7 +136,7 @@ class Worker:
         except Stopped:
             return 0
         self._health.ready("broker")
-        log.info("the broker answers and has the topics", extra=fields(topics=[*self._dead_letter_topics]))
+        log.info("the broker answers and has the topics", extra=fields(topics=[topic.name for topic in self._topics]))
         return await self._serve()
 
     async def _serve(self) -> int:
@@ -167,8 +195,7 @@ class Worker:
                 await asyncio.wait({working})
                 await app.stop()
                 await asyncio.wait({started})
-                if self._producer is not None:
-                    await self._producer.stop()
+                await self._letters.close()
         except TimeoutError:
             log.error("did not stop in time; unacknowledged events will be delivered again")
             return False
@@ -182,7 +209,7 @@ class Worker:
         """
         async with ask_broker(self._settings.kafka_bootstrap, 15) as asker:
             present = await asker.topics()
-        wanted = [name for topic in self._topics for name in (topic.name, topic.dead_letters.name)]
+        wanted = [*(topic.name for topic in self._topics), *self._letters.topics]
         missing = [name for name in wanted if name not in present]
         if missing:
             raise Unavailable("broker", f"it has no topic {', '.join(missing)}; `nearkin topics apply` makes them")
@@ -230,6 +257,7 @@ class Worker:
             agent_supervisor=mode.CrashingSupervisor,
         )
         app.fetch_wait_ms = self._fetch_wait_ms
+        app.begin = self._begin if self._ledger is not None else None
         app.transport = _Transport(app.conf.broker_consumer, app)
         app.on_partitions_assigned.connect(self._on_assigned)  # type: ignore[arg-type]  # it may be narrower
         topic = app.topic(
@@ -272,6 +300,20 @@ class Worker:
             ),
         )
 
+    async def _begin(self, places: frozenset[Place]) -> Mapping[Place, int]:
+        """Ask the ledger where to begin. It is tried once: a group must not wait for an engine that is away.
+
+        What the ledger could not say now, it finds out with the first events that it is handed.
+        """
+        try:
+            async with asyncio.timeout(BEGIN_S):
+                return await self._ledger.begin(places) if self._ledger is not None else {}
+        except (TemporaryError, TimeoutError) as error:
+            log.warning("cannot say where to begin, so as committed", extra=fields(problem=describe(error)))
+        except Exception as error:  # it would crash Faust, whose consumer would then stand still
+            log.error("failed to say where to begin, so as committed", extra=fields(error=describe(error)))
+        return {}
+
     def _assigned(self) -> frozenset[Place]:
         """The partitions held now; called from the watchdog's thread. Takes up committed positions on the way."""
         app = self._app
@@ -289,8 +331,10 @@ class Worker:
         """Take, apply, reject, acknowledge: one batch at a time, until told to stop."""
         while not self._stopping.is_set():
             events = await self._take()
+            if self._ledger is not None and time.monotonic() - self._ticked_at >= TICK_S:
+                await self._tick(self._ledger)
             if not events:
-                return
+                continue
             began = self._progress.in_flight_since = time.monotonic()
             self._metrics.batch_events.observe(len(events))
             try:
@@ -304,14 +348,30 @@ class Worker:
             self._acknowledge(events)
             self._metrics.handle_seconds.observe(time.monotonic() - began)
 
+    async def _tick(self, ledger: Ledger) -> None:
+        """Let the ledger do what is due; what it fails in is due again."""
+        self._ticked_at = time.monotonic()
+        self._progress.in_flight_since = self._ticked_at
+        try:
+            await ledger.tick()
+        except TemporaryError as error:
+            self._engine_failed(error)
+            log.warning("temporary failure", extra=fields(engine=engine_of(error), problem=str(error)))
+        else:
+            self._health.ready("engine")
+        finally:
+            self._progress.in_flight_since = None
+
     async def _take(self) -> list[EventT[Any]]:
-        """The next batch: full, or `within_s` after its first event; empty when told to stop."""
+        """The next batch: full, or `within_s` after its first event; empty when told to stop, or when a tick is due."""
         loop = asyncio.get_running_loop()
         getting = asyncio.ensure_future(self._inbox.get())
         stopping = asyncio.ensure_future(self._stopping.wait())
-        await asyncio.wait({getting, stopping}, return_when=asyncio.FIRST_COMPLETED)
+        await asyncio.wait(
+            {getting, stopping}, return_when=asyncio.FIRST_COMPLETED, timeout=TICK_S if self._ledger else None
+        )
         stopping.cancel()
-        if self._stopping.is_set():
+        if self._stopping.is_set() or not getting.done():
             getting.cancel()
             return []
         events = [getting.result()]
@@ -362,18 +422,7 @@ class Worker:
     def _poison(self, record: Record, failure: Exception) -> Rejected:
         """The one event of a batch that fails: rejected, unless so many do that the fault cannot be theirs."""
         self._poisoned += 1
-        if self._poisoned > POISON_LIMIT:
-            raise failure
-        if isinstance(failure, PermanentError):
-            return Rejected(record, failure)
-        return Rejected(
-            record,
-            InvalidEvent(
-                f"it fails in a way nobody foresaw: {describe(failure)}",
-                remedy="report it with this dead letter; send it again once it is mended",
-                reason="internal",
-            ),
-        )
+        return unforeseen(record, failure, self._poisoned)
 
     def _engine_failed(self, error: TemporaryError) -> None:
         self._failed(error)
@@ -382,52 +431,12 @@ class Worker:
     async def _bury(self, rejected: Sequence[Rejected]) -> None:
         """Send dead letters, and return once the broker has them all. They may come twice, never not at all."""
         await patiently(
-            lambda: self._send(rejected),
+            lambda: self._letters.send(rejected),
             settings=self._settings,
             stopping=self._stopping,
             failed=self._broker_failed,
         )
         self._health.ready("broker")
-        for each in rejected:
-            record = each.record
-            self._metrics.dead_letters.labels(topic=record.topic, reason=each.error.reason).inc()
-            self._metrics.events.labels(topic=record.topic, outcome="dead_lettered").inc()
-            log.warning(
-                "dead letter",
-                extra=fields(
-                    reason=each.error.reason,
-                    field=each.error.field,
-                    topic=record.topic,
-                    partition=record.partition,
-                    offset=record.offset,
-                ),
-            )
-
-    async def _send(self, rejected: Sequence[Rejected]) -> None:
-        try:
-            if self._producer is None:
-                producer = AIOKafkaProducer(
-                    bootstrap_servers=self._settings.kafka_bootstrap,
-                    acks="all",
-                    request_timeout_ms=15_000,
-                )
-                try:
-                    await producer.start()
-                except BaseException:
-                    await producer.stop()
-                    raise
-                self._producer = producer
-            now_ms = time.time_ns() // 1_000_000
-            for each in rejected:
-                letter = dead_letter(each, self._dead_letter_topics[each.record.topic], now_ms)
-                # A batch of one, because `send` refuses a record with neither key nor value.
-                batch = self._producer.create_batch()
-                batch.append(key=letter.key, value=letter.value, timestamp=None, headers=list(letter.headers))
-                partitions = await self._producer.partitions_for(letter.topic)
-                partition = each.record.partition if each.record.partition in partitions else min(partitions)
-                await (await self._producer.send_batch(batch, letter.topic, partition=partition))
-        except (KafkaError, OSError) as error:
-            raise Unavailable("broker", f"dead letters are not taken: {describe(error)}") from error
 
     def _acknowledge(self, events: Sequence[EventT[Any]]) -> None:
         """Mark a batch as done, except what was fetched before a rebalance: that is delivered again."""
@@ -471,6 +480,7 @@ class _App(faust.App):
 
     mundane_level = "debug"
     fetch_wait_ms: int
+    begin: Callable[[frozenset[Place]], Awaitable[Mapping[Place, int]]] | None
 
     async def on_first_start(self) -> None:
         """Faust makes folders for tables here; there are none."""
@@ -506,6 +516,19 @@ class _Consumer(driver.Consumer):
 
     def _new_consumer_thread(self) -> _Thread:
         return _Thread(self, loop=self.loop, beacon=self.beacon)
+
+    async def seek_to_committed(self) -> Mapping[TP, int]:
+        """Continue where the ledger says; Faust calls this after the assignment is told, and whenever it lost track."""
+        committed = await super().seek_to_committed()
+        begin = cast("_App", self.app).begin
+        assigned = self.assignment()
+        if begin is None or not assigned:
+            return committed
+        told = await begin(frozenset((at.topic, at.partition) for at in assigned))
+        positions = {TP(*place): offset for place, offset in told.items()}
+        if positions:
+            await self.seek_wait(positions)
+        return {**committed, **positions}
 
 
 class _Transport(driver.Transport):

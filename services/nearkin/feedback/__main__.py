@@ -1,0 +1,87 @@
+"""`python -m nearkin.feedback`: the feedback worker, configured by NEARKIN_* alone."""
+
+import asyncio
+import logging
+
+from prometheus_client import CollectorRegistry
+
+from nearkin.core.counting import Counting
+from nearkin.core.errors import Misconfigured, TemporaryError
+from nearkin.core.evidence import DAY_MS, EvidenceRules
+from nearkin.feedback.app import build, make_letters
+from nearkin.feedback.apply_feedback import ApplyFeedback
+from nearkin.feedback.partition import Rules
+from nearkin.ops import logs
+from nearkin.ops.failures import Stopped, engine_of, patiently
+from nearkin.ops.health import Health, HealthServer
+from nearkin.ops.metrics import Metrics
+from nearkin.ops.process import EXIT_MISCONFIGURED, exit_with, stop_on_signals
+from nearkin.ops.read_log import Logs
+from nearkin.ops.settings import Settings, load_settings
+from nearkin.ops.watchdog import Progress
+from nearkin.stores.evidence import connect
+
+log = logging.getLogger("nearkin.feedback")
+
+PROCESS = "feedback"
+
+
+def main() -> int:
+    """Serve until told to stop; the exit status."""
+    logs.configure(Settings.model_construct(), PROCESS)  # so that a wrong setting can be told
+    try:
+        settings = load_settings()
+        logs.configure(settings, PROCESS)
+        metrics = Metrics(CollectorRegistry(), PROCESS)
+        health = Health(metrics, "evidence", "broker", "group")
+        with HealthServer(settings.metrics_listen, health, metrics):
+            log.info("starting")
+            return asyncio.run(serve(settings, metrics, health))
+    except Misconfigured as error:
+        log.critical("misconfigured", extra=logs.fields(problem=str(error)))
+        return EXIT_MISCONFIGURED
+
+
+async def serve(settings: Settings, metrics: Metrics, health: Health) -> int:
+    """Wire the parts, wait for the store, and serve."""
+    stopping = stop_on_signals()
+    evidence = EvidenceRules(
+        half_life_ms=settings.evidence_half_life_days * DAY_MS,
+        most_pairs=settings.evidence_most_pairs,
+        idle_ms=settings.evidence_idle_days * DAY_MS,
+    )
+    store = connect(settings, evidence)
+
+    def failed(error: TemporaryError) -> None:
+        health.waits("evidence", str(error))
+        metrics.retries.labels(engine=engine_of(error)).inc()
+
+    try:
+        await patiently(store.check, settings=settings, stopping=stopping, failed=failed)
+        health.ready("evidence")
+        log.info("the evidence is ready")
+        letters, progress = make_letters(settings, metrics), Progress()
+        rules = Rules(
+            half_life_ms=evidence.half_life_ms,
+            window=settings.feedback_window,
+            clamp=settings.feedback_clamp,
+            clock=settings.clock,
+        )
+        apply = ApplyFeedback(
+            store,
+            Logs(settings.kafka_bootstrap),
+            letters,
+            rules,
+            Counting(store.shard_of),
+            metrics,
+            alive=progress.alive,
+        )
+        return await build(settings, apply, letters, progress, metrics, health, stopping).run()
+    except Stopped:
+        return 0
+    finally:
+        await store.close()
+
+
+if __name__ == "__main__":
+    exit_with(main())

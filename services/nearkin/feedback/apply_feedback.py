@@ -1,0 +1,296 @@
+"""Bring batches of feedback and visits into the evidence, each event once in effect, whatever happens.
+
+What the events of a partition add is summed up for each shard of the store, and applied together with the shard's
+guard, which says up to which offset that shard has counted: compare-and-set, so a batch that comes again changes
+nothing, and two workers that hold one partition for a moment do not count it twice. The guards are the truth about
+progress: reading begins at the smallest one, whatever the group has committed, and what lies between it and what comes
+is read from the log. What the log holds and the store does not, however that came about, is consumed again.
+
+A refused event's dead letter is with the broker before any guard passes it.
+"""
+
+import asyncio
+import logging
+import time
+from collections.abc import Callable, Mapping, Sequence
+
+from nearkin.core.counting import Counting
+from nearkin.core.errors import TemporaryError, Unavailable
+from nearkin.core.evidence import Effect, Outcome, ShardBatch, Source
+from nearkin.core.ports import EvidenceStore
+from nearkin.feedback.partition import Partition, Rules, Waiting, is_unexposed
+from nearkin.ops.dead_letters import DeadLetters
+from nearkin.ops.logs import fields
+from nearkin.ops.metrics import Metrics
+from nearkin.ops.read_log import Log, Logs
+from nearkin.ops.record import Place, Record, Rejected
+
+log = logging.getLogger(__name__)
+
+#: Tries of one batch that the store's guards contradict, before it waits like after any other temporary failure.
+ROUNDS = 5
+
+#: How often the broker is asked which logs the partitions are, in seconds.
+DESCRIBE_EVERY_S = 5.0
+
+#: Most events of a batch whose ages are recorded.
+AGES = 32
+
+
+class ApplyFeedback:
+    """Applies batches of records of the feedback topics to one store; it is the worker's ledger too.
+
+    Args:
+        store: what is remembered.
+        logs: the partitions, to read what comes before or between.
+        letters: where refused events go.
+        rules: what counts.
+        counting: how what counts is counted.
+        metrics: what is counted of the work itself.
+        alive: called whenever something was applied that nobody waits for, so that a long way back is no standstill.
+        now: the time in seconds since the epoch.
+    """
+
+    def __init__(
+        self,
+        store: EvidenceStore,
+        logs: Logs,
+        letters: DeadLetters,
+        rules: Rules,
+        counting: Counting,
+        metrics: Metrics,
+        *,
+        alive: Callable[[], None] = lambda: None,
+        now: Callable[[], float] = time.time,
+    ) -> None:
+        self._store, self._logs, self._letters, self._rules = store, logs, letters, rules
+        self.counting = counting
+        self._metrics, self._alive, self._now = metrics, alive, now
+        self._assigned: frozenset[Place] = frozenset()
+        self._partitions: dict[Place, Partition] = {}
+        self._described_at = 0.0
+
+    async def __call__(self, records: Sequence[Record]) -> list[Rejected]:
+        """Apply a batch.
+
+        Returns:
+            Nothing: what was refused is with the dead letters already.
+
+        Raises:
+            TemporaryError: not all of it was applied; apply the batch again.
+        """
+        consumed_at = self._now()
+        by_place: dict[Place, list[Record]] = {}
+        for record in records:
+            by_place.setdefault((record.topic, record.partition), []).append(record)
+        try:
+            partitions = []
+            for place, some in by_place.items():
+                # What another worker holds by now is its to count.
+                if place in self._assigned:
+                    partitions.append(await self._take(place, some))
+            await self._apply(partitions, consumed_at)
+        except TemporaryError:
+            raise
+        except Exception:
+            # What is known of the partitions may be half changed.
+            for place in by_place:
+                self._partitions.pop(place, None)
+            raise
+        return []
+
+    async def begin(self, places: frozenset[Place]) -> dict[Place, int]:
+        """Where each partition is to be read from: the smallest of its guards."""
+        self._assigned = places
+        for place in [*self._partitions.keys() - places]:
+            del self._partitions[place]
+        logs = await self._logs.describe(places)
+        for place in sorted(places & logs.keys()):
+            held = self._partitions.get(place)
+            source = Source(logs[place].topic_id, place[1])
+            if held is None or held.source != source or held.guards != await self._store.read_guards(source):
+                self._partitions[place] = await self._open(place, logs[place])
+        return {place: partition.position for place, partition in self._partitions.items()}
+
+    async def tick(self) -> None:
+        """Move the guards of shards that nothing happened to, and look whether store and logs are what they were."""
+        logs: Mapping[Place, Log] = {}
+        opened = [*self._partitions.items()]
+        if len(opened) < len(self._assigned) or time.monotonic() - self._described_at >= DESCRIBE_EVERY_S:
+            logs = await self._logs.describe(self._assigned)
+            self._described_at = time.monotonic()
+        for place in self._assigned & logs.keys() - self._partitions.keys():
+            await self._replace(place, logs[place], logs[place].end)
+        for place, partition in opened:
+            found = logs.get(place)
+            if found is not None and found.topic_id != partition.source.topic_id:
+                log.warning(
+                    "a topic was made again: its events are counted from the first",
+                    extra=fields(topic=place[0], partition=place[1], topic_id=found.topic_id),
+                )
+                await self._replace(place, found, max(found.end, partition.passed))
+                continue
+            if partition.passed > partition.position:
+                await self._catch_up(partition, partition.passed)
+            if batches := partition.idle_batches():
+                outcomes = await self._send(batches)
+                if partition.settle([*zip(batches, outcomes, strict=True)]) is None:
+                    await self._go_back(partition)
+            else:
+                guards = await self._store.read_guards(partition.source)
+                if any(guard < known for guard, known in zip(guards, partition.guards, strict=True)):
+                    await self._go_back(partition)
+            if partition.sampled:
+                held = (await self._store.read([partition.sampled], (), 0)).anchors[partition.sampled]
+                self._metrics.evidence_pairs.observe(len(held.candidates))
+            if found is not None:
+                lag = max(0, found.end - min(partition.guards))
+                self._metrics.guard_lag.labels(topic=place[0], partition=str(place[1])).set(lag)
+
+    def holds(self, place: Place) -> bool:
+        """Whether this worker serves a partition now."""
+        return place in self._assigned
+
+    async def _take(self, place: Place, records: Sequence[Record]) -> Partition:
+        """Take what is new of a partition's records, and what of the log lies between."""
+        partition = self._partitions.get(place)
+        if partition is None:
+            partition = self._partitions[place] = await self._open(place, await self._describe(place))
+        again = 0
+        for record in records:
+            if record.offset < partition.position:
+                again += 1
+                partition.passed = max(partition.passed, record.offset + 1)
+                continue
+            if record.offset > partition.position:
+                await self._catch_up(partition, record.offset)
+            partition.take(record)
+        if again:
+            self._metrics.events.labels(topic=place[0], outcome="superseded").inc(again)
+        return partition
+
+    async def _describe(self, place: Place) -> Log:
+        found = (await self._logs.describe([place])).get(place)
+        if found is None:
+            raise Unavailable("broker", f"it has no partition {place[1]} of {place[0]}")
+        return found
+
+    async def _open(self, place: Place, found: Log) -> Partition:
+        """Begin with a partition: where the store's guards say, knowing of what comes before what decides about it."""
+        source = Source(found.topic_id, place[1])
+        guards = await self._store.read_guards(source)
+        first = min(guards)
+        if first < found.begin:
+            guards = await self._leave_expired(place, source, guards, found.begin)
+        if first > found.end:
+            log.error(
+                "the store has counted more of a log than the log holds: what comes up to there is taken for counted",
+                extra=fields(topic=place[0], partition=place[1], guard=first, end=found.end),
+            )
+        position = max(first, found.begin)
+        partition = Partition(place, source, guards, position, self._rules, lambda: int(self._now() * 1000))
+        async for records in self._logs.read(place, max(found.begin, position - self._rules.window), position):
+            for record in records:
+                partition.see(record)
+            await asyncio.sleep(0)
+            self._alive()
+        log.info(
+            "a partition is continued",
+            extra=fields(topic=place[0], partition=place[1], offset=position, topic_id=found.topic_id),
+        )
+        return partition
+
+    async def _leave_expired(self, place: Place, source: Source, guards: Sequence[int], begin: int) -> list[int]:
+        """Pass what the log does not hold any more: it was never counted, and nobody can."""
+        lost = begin - min(guards)
+        if any(guards):
+            self._metrics.feedback_expired.labels(topic=place[0]).inc(lost)
+            log.error(
+                "events expired before they were counted: their topic keeps them too short for such an outage",
+                extra=fields(topic=place[0], partition=place[1], after=min(guards), next=begin, lost=lost),
+            )
+        batches = [ShardBatch(source, shard, guard, begin, 0) for shard, guard in enumerate(guards) if guard < begin]
+        await self._send(batches)
+        return await self._store.read_guards(source)
+
+    async def _go_back(self, partition: Partition) -> None:
+        """Consume again what the store has lost."""
+        place, reached = partition.place, partition.position
+        self._metrics.evidence_regressions.inc()
+        log.error(
+            "the store came back without what it had counted: that is counted again",
+            extra=fields(topic=place[0], partition=place[1], up_to=reached),
+        )
+        await self._replace(place, await self._describe(place), reached)
+
+    async def _replace(self, place: Place, found: Log, until: int) -> None:
+        """Begin anew with a partition, and catch up with what is known to be in its log."""
+        fresh = await self._open(place, found)
+        fresh.passed = until
+        if place in self._assigned:
+            self._partitions[place] = fresh
+        await self._catch_up(fresh, until)
+
+    async def _catch_up(self, partition: Partition, until: int) -> None:
+        """Read the log up to an offset, and apply it."""
+        async for records in self._logs.read(partition.place, partition.position, until):
+            for record in records:
+                partition.take(record)
+            await self._apply([partition], self._now())
+            self._alive()
+        partition.position = max(partition.position, until)
+
+    async def _apply(self, partitions: Sequence[Partition], consumed_at: float) -> None:
+        """Apply what waits of some partitions, after the dead letters of what was refused."""
+        rounds = 0
+        waiting = list(partitions)
+        while waiting := [each for each in waiting if each.waiting or each.refused]:
+            steps = [(partition, partition.batches(self.counting)) for partition in waiting]
+            for partition in waiting:
+                await self._letters.send(partition.refused)
+                partition.refused = []
+            outcomes = iter(await self._send([batch for _, batches in steps for batch in batches]))
+            moved = False
+            for partition, batches in steps:
+                applied = partition.settle([(batch, next(outcomes)) for batch in batches])
+                if applied is None:
+                    waiting.remove(partition)
+                    await self._go_back(partition)
+                elif applied or not partition.waiting:
+                    moved = True
+                    self._count(partition, applied, consumed_at)
+            rounds = 0 if moved else rounds + 1
+            if rounds >= ROUNDS:
+                raise TemporaryError(f"guards were moved by somebody else before each of {ROUNDS} tries")
+        for partition in partitions:
+            self._count(partition, [], consumed_at)
+
+    async def _send(self, batches: Sequence[ShardBatch]) -> list[Outcome]:
+        """Apply batches in one round trip, and count what became of them."""
+        if not batches:
+            return []
+        began = time.perf_counter()
+        outcomes = await self._store.apply(batches)
+        self._metrics.evidence_apply_seconds.observe(time.perf_counter() - began)
+        for effect in Effect:
+            if number := sum(outcome.effect is effect for outcome in outcomes):
+                self._metrics.evidence_batches.labels(outcome=effect.value).inc(number)
+        return outcomes
+
+    def _count(self, partition: Partition, applied: Sequence[Waiting], consumed_at: float) -> None:
+        """Count what was applied, repeated and clamped, and the ages of a part of it."""
+        topic, metrics = partition.place[0], self._metrics
+        for verdict, number in partition.outcomes.items():
+            metrics.events.labels(topic=topic, outcome=verdict.value).inc(number)
+        partition.outcomes.clear()
+        if not applied:
+            return
+        metrics.events.labels(topic=topic, outcome="applied").inc(len(applied))
+        metrics.unexposed.inc(sum(is_unexposed(each.event) for each in applied))
+        applied_at = self._now()
+        for each in applied[:: 1 + len(applied) // AGES]:
+            occurred_at, stamped_at = each.event.occurred_at / 1000, each.record.timestamp_ms / 1000
+            metrics.evidence_age("occurred_to_broker", stamped_at - occurred_at)
+            metrics.evidence_age("broker_to_consumed", consumed_at - stamped_at)
+            metrics.evidence_age("consumed_to_applied", applied_at - consumed_at)
+            metrics.evidence_age("occurred_to_applied", applied_at - occurred_at)

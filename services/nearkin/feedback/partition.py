@@ -1,0 +1,247 @@
+"""One partition of feedback or visits as the worker knows it: what was applied, and what has come and is not yet.
+
+Which of its events count, and what, is a function of the log alone: of an event, of those at the `window` offsets
+before its own, and of the guards. So a worker that begins in the midst of it, after a crash or in the place of another
+one, first reads so many offsets back (`see`), and then decides as the one before it would have.
+"""
+
+from collections import Counter, deque
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Final, Literal
+
+from nearkin.contracts import limits
+from nearkin.contracts.feedback import decode_feedback, decode_visit, require_timely
+from nearkin.contracts.topics import FEEDBACK, VISITS
+from nearkin.core.admission import Admission, Verdict
+from nearkin.core.counting import Counting, count
+from nearkin.core.errors import InvalidEvent
+from nearkin.core.evidence import Effect, Outcome, ShardBatch, Source, Tally
+from nearkin.core.feedback import Impressions, Interaction, Visit
+from nearkin.ops.failures import unforeseen
+from nearkin.ops.record import Place, Record, Rejected
+
+FeedbackEvent = Impressions | Interaction | Visit
+
+#: Pairs in one script call: so many take Redis 2 ms, in which it serves nobody else.
+MOST_PAIRS = 1500
+
+_DECODERS: Final[dict[str, Callable[[bytes | None, bytes | None], FeedbackEvent]]] = {
+    FEEDBACK.name: decode_feedback,
+    VISITS.name: decode_visit,
+}
+
+
+@dataclass(frozen=True, slots=True)
+class Rules:
+    """What decides whether an event counts.
+
+    Attributes:
+        half_life_ms: of the store.
+        window: offsets of a partition in which a repeat is known.
+        clamp: how often a person may do the same within the window.
+        clock: by what an event is late or early: the time of its record, or the newest event within the window.
+    """
+
+    half_life_ms: int
+    window: int
+    clamp: int
+    clock: Literal["wall", "stream"] = "wall"
+
+
+@dataclass(frozen=True, slots=True)
+class Waiting:
+    """An event that counts and is not applied yet."""
+
+    record: Record
+    event: FeedbackEvent
+
+
+class Partition:
+    """What has come of one partition, and what the store has of it.
+
+    Args:
+        place: topic and partition.
+        source: how the store calls it.
+        guards: of each shard, as the store has them.
+        position: the offset of the next record; no guard is before it but those of shards that what lies between does
+            not concern.
+        rules: what counts.
+        now_ms: the clock of this machine, in milliseconds since the epoch.
+
+    Attributes:
+        waiting: events that count, in order, and are not applied yet.
+        refused: records that become dead letters before any guard passes them.
+        passed: one more than the last offset that came again.
+        outcomes: how many events were repeated or clamped, since it was last emptied.
+        sampled: an anchor that something was counted of lately; empty where there is none.
+    """
+
+    def __init__(
+        self,
+        place: Place,
+        source: Source,
+        guards: Sequence[int],
+        position: int,
+        rules: Rules,
+        now_ms: Callable[[], int],
+    ) -> None:
+        self.place, self.source, self.guards, self.position = place, source, list(guards), position
+        self._rules, self._now_ms, self._decode = rules, now_ms, _DECODERS[place[0]]
+        self._admission = Admission(rules.window, rules.clamp)
+        self._newest = _Newest(rules.window)
+        self.waiting: list[Waiting] = []
+        self.refused: list[Rejected] = []
+        self.outcomes: Counter[Verdict] = Counter()
+        self.passed = 0
+        self.sampled = ""
+        self._until = 0
+        self._failures = 0
+
+    def see(self, record: Record) -> None:
+        """Remember a record from before `position`: it decides about later ones and counts no more."""
+        try:
+            event = self._decode(record.key, record.value)
+        except Exception:  # it was refused in its time, for whatever reason
+            return
+        self._admission.admit(record.offset, event)
+        self._newest.see(record.offset, event.occurred_at, self._wall(record))
+
+    def take(self, record: Record) -> None:
+        """Take the record at `position`, or the first after it where the log has none there.
+
+        Raises:
+            Exception: so many in a row failed in a way nobody foresaw that the fault cannot be theirs.
+        """
+        offset = record.offset
+        try:
+            event = self._decode(record.key, record.value)
+            verdict = self._admission.admit(offset, event)
+            wall = self._wall(record)
+            newest = self._newest.see(offset, event.occurred_at, wall)
+            require_timely(event, newest if self._rules.clock == "stream" else wall)
+        except InvalidEvent as error:
+            self.refused.append(Rejected(record, error))
+        except Exception as error:  # one event must not stop the partition
+            self._failures += 1
+            self.refused.append(unforeseen(record, error, self._failures))
+        else:
+            self._failures = 0
+            if verdict is Verdict.COUNTS:
+                self.waiting.append(Waiting(record, event))
+            else:
+                self.outcomes[verdict] += 1
+        self.position = offset + 1
+
+    def batches(self, by: Counting) -> list[ShardBatch]:
+        """What the first of the waiting events add, for each shard that they concern and that has not counted them.
+
+        An event that cannot be counted is refused. So is told what must be sent before the batches are applied.
+        """
+        events, end = self.waiting, self.position
+        failures = 0
+        while True:
+            batches, failed = self._tally(events, end, by)
+            if failed is not None:
+                failures += 1
+                most_fail = 2 * failures > len(events)
+                self.refused.append(unforeseen(failed[0].record, failed[1], failures if most_fail else 1))
+                self.waiting = [each for each in self.waiting if each is not failed[0]]
+                events = [each for each in events if each is not failed[0]]
+                continue
+            if len(events) > 1 and max(map(_pairs, batches), default=0) > MOST_PAIRS:
+                half = len(events) // 2
+                events, end = events[:half], events[half].record.offset
+                continue
+            self._until = end
+            return batches
+
+    def settle(self, outcomes: Sequence[tuple[ShardBatch, Outcome]]) -> list[Waiting] | None:
+        """Take note of what became of the last batches.
+
+        Returns:
+            The events that are applied now; those of which a part is not are waiting still. None where the store has
+            lost what it once had: it must be read anew.
+        """
+        if any(outcome.guard < batch.start for batch, outcome in outcomes):
+            return None
+        for batch, outcome in outcomes:
+            self.guards[batch.shard] = outcome.guard
+        if any(outcome.effect is Effect.MISMATCH for _, outcome in outcomes):
+            return []
+        applied = [each for each in self.waiting if each.record.offset < self._until]
+        self.waiting = self.waiting[len(applied) :]
+        if applied:
+            event = applied[-1].event
+            self.sampled = event.items[0] if isinstance(event, Visit) else event.anchor
+        return applied
+
+    def idle_batches(self) -> list[ShardBatch]:
+        """Batches without events, which move the guards of the shards that the last events did not concern."""
+        return [
+            ShardBatch(self.source, shard, guard, self.position, 0)
+            for shard, guard in enumerate(self.guards)
+            if guard < self.position
+        ]
+
+    def _tally(
+        self, events: Sequence[Waiting], end: int, by: Counting
+    ) -> tuple[list[ShardBatch], tuple[Waiting, Exception] | None]:
+        """The batches, or the first event that cannot be counted: half of it may be in the sums, so none are given."""
+        tallies: list[Tally | None] = [None] * len(self.guards)
+        closed = sorted(((guard, shard) for shard, guard in enumerate(self.guards) if guard < end), reverse=True)
+        for each in events:
+            while closed and closed[-1][0] <= each.record.offset:
+                tallies[closed.pop()[1]] = Tally(self._rules.half_life_ms)
+            try:
+                count(each.event, tallies, by)
+            except Exception as error:  # one event must not stop the partition
+                return [], (each, error)
+        return [
+            ShardBatch(
+                self.source,
+                shard,
+                self.guards[shard],
+                end,
+                tally.landmark,
+                tally.deltas(),
+                tally.visits,
+                tally.newest_ms,
+            )
+            for shard, tally in enumerate(tallies)
+            if tally is not None and tally.newest_ms
+        ], None
+
+    def _wall(self, record: Record) -> int:
+        """The record's own time, which is the same whenever it is read, unless it claims to be from the future."""
+        return min(record.timestamp_ms, self._now_ms())
+
+
+class _Newest:
+    """The newest time that the events of a window of offsets told, their own included."""
+
+    def __init__(self, window: int) -> None:
+        self._window = window
+        # Offsets and times, both rising: of the others, each has a later one that is newer.
+        self._newest: deque[tuple[int, int]] = deque()
+
+    def see(self, offset: int, occurred_at: int, wall: int) -> int:
+        """Go on to an event; one from the future tells no time. The time that is in force for it."""
+        newest = self._newest
+        while newest and newest[0][0] < offset - self._window:
+            newest.popleft()
+        if occurred_at > wall + limits.MAX_AHEAD_MS:
+            return wall
+        while newest and newest[-1][1] <= occurred_at:
+            newest.pop()
+        newest.append((offset, occurred_at))
+        return newest[0][1]
+
+
+def is_unexposed(event: FeedbackEvent) -> bool:
+    """Whether it is an action on what was not logged as shown."""
+    return isinstance(event, Interaction) and (event.request_id is None or event.position is None)
+
+
+def _pairs(batch: ShardBatch) -> int:
+    return sum(len(delta.pairs) for delta in batch.deltas)

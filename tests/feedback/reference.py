@@ -1,0 +1,168 @@
+"""What the evidence must hold, recounted from the log alone with dictionaries and powers of two.
+
+It stands apart from what it checks: no sums of batches, no landmarks, no shards, no guards, no ring of hashes. An event
+weighs `2**((t - at) / H)` from the beginning.
+"""
+
+import math
+from collections import defaultdict
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass, field
+
+from nearkin.contracts.feedback import decode_feedback, decode_visit, require_timely
+from nearkin.contracts.topics import FEEDBACK
+from nearkin.core.errors import InvalidEvent
+from nearkin.core.evidence import DAY_MS, visit_pairs
+from nearkin.core.feedback import Impressions, Interaction
+from nearkin.core.ports import EvidenceStore
+from nearkin.ops.record import Record
+
+#: Of each action, the metric's name in `core.evidence.Metric`.
+METRICS = {
+    "click": "CLICKS",
+    "long_view": "LONG_VIEWS",
+    "like": "LIKES",
+    "save": "SAVES",
+    "purchase": "PURCHASES",
+    "skip": "SKIPS",
+    "dislike": "DISLIKES",
+    "hide": "HIDES",
+    "report": "REPORTS",
+}
+
+
+def default_prior(_surface: str, position: int) -> float:
+    return 0.1 / math.log2(1 + position)
+
+
+@dataclass
+class Recount:
+    """The sums at a moment.
+
+    Attributes:
+        pairs: of each anchor and candidate, by the metric's name.
+        visits: of each item.
+        all_visits: of the stream.
+        refused: places of the records that break the contract, or are too late or early, as (topic, partition, offset).
+        repeated: how many events had an event_id that the window held.
+        clamped: how many were more than one user may do of the same.
+    """
+
+    pairs: dict[str, dict[str, dict[str, float]]] = field(
+        default_factory=lambda: defaultdict(lambda: defaultdict(lambda: defaultdict(float)))
+    )
+    visits: dict[str, float] = field(default_factory=lambda: defaultdict(float))
+    all_visits: float = 0.0
+    refused: set[tuple[str, int, int]] = field(default_factory=set)
+    repeated: int = 0
+    clamped: int = 0
+
+
+def recount(
+    records: Iterable[Record],
+    at_ms: int,
+    *,
+    half_life_ms: int = 30 * DAY_MS,
+    window: int = 10_000,
+    clamp: int = 5,
+    most_partners: int = 100,
+    prior: Callable[[str, int], float] = default_prior,
+) -> Recount:
+    """Count a log on the wall's clock.
+
+    Args:
+        records: of any topics and partitions, each partition in the order of its offsets.
+        at_ms: to when everything is decayed.
+        half_life_ms: of the evidence.
+        window: offsets in which a repeat is known.
+        clamp: how often one user may do the same within it.
+        most_partners: of one item in a visit.
+        prior: of a surface and a position.
+    """
+    sums = Recount()
+    known: dict[tuple[str, int], dict[str, tuple[int, object]]] = defaultdict(dict)
+    deeds: dict[tuple[str, int], dict[object, dict[str, int]]] = defaultdict(lambda: defaultdict(dict))
+    for record in records:
+        place = record.topic, record.partition
+        try:
+            event = (decode_feedback if record.topic == FEEDBACK.name else decode_visit)(record.key, record.value)
+        except InvalidEvent:
+            sums.refused.add((*place, record.offset))
+            continue
+        ids, done = known[place], deeds[place]
+        before = ids.get(event.event_id)
+        repeated = before is not None and before[0] >= record.offset - window
+        if before is not None:
+            done[before[1]].pop(event.event_id, None)
+        deed = _deed(event)
+        of_user = [at for at in done[deed].values() if at >= record.offset - window]
+        clamped = event.user is not None and len(of_user) >= clamp
+        ids[event.event_id] = record.offset, deed
+        done[deed][event.event_id] = record.offset
+        try:
+            require_timely(event, record.timestamp_ms)
+        except InvalidEvent:
+            sums.refused.add((*place, record.offset))
+            continue
+        if repeated:
+            sums.repeated += 1
+        elif clamped:
+            sums.clamped += 1
+        else:
+            _add(sums, event, 2.0 ** ((event.occurred_at - at_ms) / half_life_ms), most_partners, prior)
+    return sums
+
+
+def _deed(event):
+    if isinstance(event, Impressions):
+        return event.user, event.anchor
+    if isinstance(event, Interaction):
+        return event.user, event.anchor, event.item_id, event.action.value
+    return event.user, tuple(sorted(event.items))
+
+
+def _add(sums, event, weight, most_partners, prior):
+    if isinstance(event, Impressions):
+        for place in event.positions:
+            if place.visible:
+                pair = sums.pairs[event.anchor][place.item_id]
+                pair["EXPOSURES"] += weight
+                pair["EXPECTED"] += weight * prior(event.surface, place.position)
+    elif isinstance(event, Interaction):
+        exposed = event.request_id is not None and event.position is not None
+        sums.pairs[event.anchor][event.item_id][METRICS[event.action.value] if exposed else "UNEXPOSED"] += weight
+    else:
+        sums.all_visits += weight
+        for item in event.items:
+            sums.visits[item] += weight
+        for item, partner, share in visit_pairs(event.visit_id, event.items, most_partners):
+            sums.pairs[item][partner]["CO_VISITS"] += weight * share
+
+
+async def find_differences(recounted: Recount, store: EvidenceStore, at_ms: int, tolerance: float = 1e-9) -> list[str]:
+    """Where a store holds something else than a recount: a line for each sum, none where all agree.
+
+    Args:
+        recounted: what it must hold.
+        store: what holds it.
+        at_ms: to when the recount is decayed.
+        tolerance: the largest relative error.
+    """
+
+    def compare(what: str, held: float, wanted: float) -> list[str]:
+        return [] if math.isclose(held, wanted, rel_tol=tolerance) else [f"{what}: {held!r}, not {wanted!r}"]
+
+    found = []
+    anchors = sorted({*recounted.pairs, *recounted.visits})
+    for begin in range(0, len(anchors), 500):
+        held = (await store.read(anchors[begin : begin + 500], (), at_ms)).anchors
+        for anchor, evidence in held.items():
+            found += compare(f"visits of {anchor}", evidence.visits, recounted.visits.get(anchor, 0.0))
+            pairs = recounted.pairs.get(anchor, {})
+            for candidate in sorted({*pairs, *evidence.candidates}):
+                counts = {metric.name: count for metric, count in evidence.of(candidate).items()}
+                wanted = pairs.get(candidate, {})
+                for name in sorted({*counts, *wanted}):
+                    what = f"{name} of {anchor} and {candidate}"
+                    found += compare(what, counts.get(name, 0.0), wanted.get(name, 0.0))
+    return found + compare("all visits", await store.read_visits(at_ms), recounted.all_visits)
