@@ -14,6 +14,8 @@ import click
 import nearkin
 from nearkin.cli.delete import delete
 from nearkin.cli.demo import demo
+from nearkin.cli.evaluate import evaluate
+from nearkin.cli.evidence import evidence
 from nearkin.cli.item import item
 from nearkin.cli.publish import publish
 from nearkin.cli.score import score
@@ -46,7 +48,11 @@ def exit_code(error: NearkinError) -> int:
 def _hint(error: NearkinError, context: click.Context) -> str:
     if not isinstance(error, Unavailable):
         return ""
-    setting = {"broker": "NEARKIN_KAFKA_BOOTSTRAP", "look-up service": "NEARKIN_LOOKUP_ADDRESS"}.get(error.engine)
+    setting = {
+        "broker": "NEARKIN_KAFKA_BOOTSTRAP",
+        "look-up service": "NEARKIN_LOOKUP_ADDRESS",
+        "evidence": "NEARKIN_REDIS_URL",
+    }.get(error.engine)
     if setting is None:
         return ""
     if folder := stack_that_serves(error.engine, context):
@@ -112,5 +118,5 @@ def main() -> None:
     """  # noqa: D301  # click reads \b
 
 
-for command in (demo, up, publish, delete, similar, item, topics, split, score):
+for command in (demo, up, publish, delete, similar, item, evidence, topics, split, score, evaluate):
     main.add_command(command)

@@ -7,11 +7,11 @@ from typing import Any
 import click
 
 from nearkin.core.errors import Unavailable
-from nearkin.embedded.endpoints import read_endpoints
+from nearkin.embedded.endpoints import Endpoints, read_endpoints
 from nearkin.ops.settings import Settings, load_settings
 
 #: The settings that say where an engine is, by the engine's name in errors.
-_ADDRESSES = {"broker": "kafka_bootstrap", "look-up service": "lookup_address"}
+_ADDRESSES = {"broker": "kafka_bootstrap", "look-up service": "lookup_address", "evidence": "redis_url"}
 
 _SERVED = "nearkin.cli.target"
 
@@ -40,13 +40,7 @@ def target(data: Path | None) -> Settings:
         if data is not None:
             raise Unavailable("stack", f"no `nearkin up` runs on {data}; start one with `nearkin up --data {data}`")
         return settings
-    found = {
-        "kafka_bootstrap": running.kafka,
-        "items_partitions": running.partitions,
-        "kafka_replication": 1,
-        "lookup_address": running.lookup,
-        "qdrant_url": running.qdrant,
-    }
+    found = addresses_of(running)
     if data is None:
         found = {name: value for name, value in found.items() if name not in settings.model_fields_set}
     if (context := click.get_current_context(silent=True)) is not None:
@@ -54,6 +48,18 @@ def target(data: Path | None) -> Settings:
             engine: data or settings.up_data for engine, name in _ADDRESSES.items() if name in found
         }
     return load_settings(**found)
+
+
+def addresses_of(running: Endpoints) -> dict[str, object]:
+    """The settings by which its clients and services find a stack."""
+    found: dict[str, object] = {
+        "kafka_bootstrap": running.kafka,
+        "items_partitions": running.partitions,
+        "kafka_replication": 1,
+        "lookup_address": running.lookup,
+        "qdrant_url": running.qdrant,
+    }
+    return found | ({"redis_url": running.redis} if running.redis else {})
 
 
 def stack_that_serves(engine: str, context: click.Context) -> Path | None:

@@ -10,7 +10,6 @@ from concurrent.futures import ThreadPoolExecutor
 from prometheus_client import CollectorRegistry
 
 from nearkin.core.errors import Misconfigured
-from nearkin.core.evidence import EvidenceRules
 from nearkin.core.ports import ContentEncoder
 from nearkin.encoders.bundle import load_encoder
 from nearkin.lookup.find_similar import Depths
@@ -55,7 +54,7 @@ async def serve(settings: Settings, encoder: ContentEncoder, metrics: Metrics, h
     asyncio.get_running_loop().set_default_executor(
         ThreadPoolExecutor(settings.encode_threads, thread_name_prefix="encode")
     )
-    index, evidence = qdrant.connect(settings), redis.connect(settings, EvidenceRules())
+    index, evidence = qdrant.connect(settings), redis.connect(settings, redis.rules_of(settings))
     limits = Limits(
         max_message_bytes=settings.lookup_max_message_bytes,
         timeout_s=settings.lookup_timeout_s,
@@ -64,7 +63,9 @@ async def serve(settings: Settings, encoder: ContentEncoder, metrics: Metrics, h
         depths=Depths(settings.lookup_candidates, settings.lookup_partners),
     )
     answers = AnswerLog(settings, metrics)
-    server = LookupServer(index, encoder, evidence, limits, metrics, health, log_answer=answers.offer)
+    server = LookupServer(
+        index, encoder, evidence, limits, metrics, health, log_answer=answers.offer, clock=settings.clock
+    )
     try:
         await answers.start()
         address = await server.start(settings.lookup_listen)

@@ -24,6 +24,7 @@ from redis.exceptions import NoScriptError
 
 from nearkin.core.errors import Misconfigured
 from nearkin.core.evidence import (
+    DAY_MS,
     MOVE_AFTER,
     AnchorEvidence,
     Array,
@@ -67,6 +68,13 @@ def connect(settings: Settings, rules: EvidenceRules) -> "RedisEvidence":
         Misconfigured: the setting is no URL of a Redis.
     """
     return RedisEvidence(open_redis(settings.redis_url), rules)
+
+
+def rules_of(settings: Settings) -> EvidenceRules:
+    """How long evidence counts, and how much of it is kept, as the settings say: the same for all who share a store."""
+    return EvidenceRules(
+        settings.evidence_half_life_days * DAY_MS, settings.evidence_most_pairs, settings.evidence_idle_days * DAY_MS
+    )
 
 
 class RedisEvidence:

@@ -1,0 +1,146 @@
+"""What `nearkin evidence` shows, of a real Redis, a real broker, and a service that tells titles."""
+
+import asyncio
+import json
+import math
+
+import pytest
+
+from canned_lookups import canned_lookups
+from nearkin.contracts.topics import VISITS
+from nearkin.core.evidence import DAY_MS, AnchorDelta, Metric, ShardBatch, Source
+from nearkin.embedded.programs import free_port
+from nearkin.ops.read_log import Logs
+from nearkin.ops.settings import load_settings
+from nearkin.stores.evidence import connect, rules_of
+from nearkin.stores.shards import shard_of
+from stores.redis_process import RedisProcess
+
+#: A moment at which one event counts 1 on the landmark: a whole number of half-lives.
+LANDMARK = 650
+AT = LANDMARK * 30 * DAY_MS
+
+
+def counts(**amounts: float) -> list[float]:
+    return [amounts.get(metric.name.lower(), 0.0) for metric in Metric]
+
+
+@pytest.fixture(scope="module")
+def redis(tmp_path_factory):
+    """A Redis that remembers pairs of the item mug: one that was clicked, one that is bought with it."""
+    with RedisProcess(tmp_path_factory.mktemp("redis")) as process:
+        yield process
+
+
+@pytest.fixture(scope="module")
+def remembered(redis, broker):
+    """What was applied; gives the id of the topic of visits."""
+
+    async def apply() -> str:
+        described = await Logs(broker.bootstrap).describe([(VISITS.name, 0)])
+        topic_id = described[VISITS.name, 0].topic_id
+        settings = load_settings(redis_url=redis.url)
+        store = connect(settings, rules_of(settings))
+        mug = AnchorDelta(
+            "mug",
+            visits=8,
+            pairs={
+                "cup": counts(exposures=10, expected=3, clicks=7, purchases=2),
+                "pot": counts(co_visits=4),
+            },
+        )
+        shards = {shard_of(one): [] for one in ("mug", "pot")}
+        for delta in (mug, AnchorDelta("pot", visits=2)):
+            shards[shard_of(delta.anchor)].append(delta)
+        source = Source(topic_id, 0)
+        await store.apply(
+            [ShardBatch(source, shard, 0, 5, LANDMARK, of, 8.0, newest_ms=AT) for shard, of in shards.items()]
+        )
+        await store.close()
+        return topic_id
+
+    return asyncio.run(apply())
+
+
+@pytest.fixture
+def at_redis(at_broker, redis, remembered, monkeypatch):
+    """Runs the command where the evidence, the broker and the titles are."""
+    monkeypatch.setenv("NEARKIN_REDIS_URL", redis.url)
+    monkeypatch.setenv("NEARKIN_CLOCK", "stream")
+    with canned_lookups(mug="Red mug", cup="Blue cup") as lookups:
+        monkeypatch.setenv("NEARKIN_LOOKUP_ADDRESS", lookups.address)
+        yield at_broker
+
+
+def read(run, *arguments: str) -> dict:
+    result = run("evidence", "mug", "--json", *arguments)
+    assert result.exit_code == 0, result.output
+    return json.loads(result.stdout)
+
+
+def test_it_tells_every_pair_with_its_measures_the_strongest_first(at_redis):
+    known = read(at_redis)
+    assert (known["title"], known["visits"], known["half_life_days"]) == ("Red mug", 8.0, 30.0)
+    cup, pot = known["pairs"]
+    assert cup["counts"] == {"exposures": 10.0, "expected": 3.0, "clicks": 7.0, "purchases": 2.0}
+    assert cup["title"] == "Blue cup"
+    assert cup["coec"] == pytest.approx((7 + 1) / (3 + 1))
+    assert math.log(cup["coec_high"] / cup["coec"]) == pytest.approx(1.96 / math.sqrt(7 + 1))
+    assert cup["coec_low"] * cup["coec_high"] == pytest.approx(cup["coec"] ** 2)
+    assert pot["counts"] == {"co_visits": 4.0}
+    assert (pot["visits"], pot["cosine"]) == (2.0, pytest.approx(4 / math.sqrt(8 * 2)))
+    assert pot["lift"] == pytest.approx(4 * known["all_visits"] / (8 * 2))
+    assert pot["pmi"] == pytest.approx(math.log(pot["lift"]) * 4 / (4 + 5))
+
+
+def test_counts_are_decayed_to_now_on_the_clock_in_force(at_redis):
+    assert read(at_redis)["at"] == read(at_redis, "--clock", "stream")["at"]
+    assert read(at_redis, "--clock", "wall")["visits"] < 8 / 1000
+
+
+def test_it_tells_how_far_the_shard_is_in_each_partition(at_redis):
+    known = read(at_redis)
+    assert known["shard"] == shard_of("mug")
+    assert known["landmark"] == known["at"]
+    assert known["guards"] == [{"topic": "visits.v1", "partition": 0, "applied": 5, "end": 5}]
+
+
+def test_a_person_reads_tables_that_are_whole_on_a_narrow_terminal(at_redis, monkeypatch):
+    monkeypatch.setenv("COLUMNS", "80")
+    lines = at_redis("evidence", "mug").output.splitlines()
+    assert max(map(len, lines)) <= 80
+    said = "\n".join(lines)
+    assert "mug  Red mug" in said
+    assert "2.00 [1.00, 4.00]" in said
+    assert "purchases 2" in said
+    assert "visits.v1 partition 0: 5 offsets applied, 0 not yet" in said
+    assert "…" not in said
+
+
+def test_so_many_pairs_are_shown_as_are_asked_for(at_redis):
+    said = at_redis("evidence", "mug", "-n", "1").output
+    assert "What people did" in said
+    assert "What was seen or bought" not in said
+    assert "and 1 weaker" in said
+
+
+def test_an_item_of_which_nothing_is_remembered_exits_with_4(at_redis):
+    result = at_redis("evidence", "cup")
+    assert result.exit_code == 4
+    assert "nothing is remembered of 'cup'" in result.output
+
+
+def test_without_titles_the_counts_are_told(at_redis, monkeypatch):
+    monkeypatch.setenv("NEARKIN_LOOKUP_ADDRESS", f"127.0.0.1:{free_port()}")
+    result = at_redis("evidence", "mug")
+    assert result.exit_code == 0
+    assert "titles cannot be told" in result.output
+    assert "2.00 [1.00, 4.00]" in result.output
+
+
+def test_a_redis_that_is_away_exits_with_3_and_says_what_to_do(nearkin, monkeypatch):
+    monkeypatch.setenv("NEARKIN_REDIS_URL", f"redis://127.0.0.1:{free_port()}/0")
+    result = nearkin("evidence", "mug")
+    assert result.exit_code == 3
+    assert "NEARKIN_REDIS_URL" in result.output
+    assert "Traceback" not in result.output
