@@ -19,7 +19,7 @@ from nearkin.core.feedback import Impressions, Interaction, Visit
 
 #: What an offset of the window takes, at most, where every event names a user; measured by
 #: `tests/core/test_admission.py`.
-BYTES_AN_OFFSET = 320
+BYTES_AN_OFFSET = 450
 
 #: Stands for the deed of an event without a user.
 _NOBODY = 0
@@ -50,8 +50,9 @@ class Admission:
             if value < 1:
                 raise ValueError(f"{name} is {value}; it must be at least 1")
         self.window, self.clamp = window, clamp
-        # A ring of what the window holds, oldest first: at most one event an offset, so it never overflows.
-        self._offsets, self._ids, self._deeds = (array(kind, bytes(8 * window)) for kind in "qQQ")
+        # A ring of what the window and the newest event hold, oldest first: one event an offset, so it never overflows.
+        self._size = window + 1
+        self._offsets, self._ids, self._deeds = (array(kind, bytes(8 * self._size)) for kind in "qQQ")
         self._begin = self._end = 0
         # Where in the ring each id came last. Only there it counts as a deed: so what is known follows from what the
         # window holds, even where one id came with two contents.
@@ -70,7 +71,7 @@ class Admission:
         Raises:
             ValueError: the offset is not after the one before.
         """
-        if self._end > self._begin and offset <= self._offsets[(self._end - 1) % self.window]:
+        if self._end > self._begin and offset <= self._offsets[(self._end - 1) % self._size]:
             raise ValueError(f"offset {offset} does not come after the one before")
         self._forget(offset - self.window)
         event_id, deed = _hash(event.event_id), _deed(event)
@@ -82,7 +83,7 @@ class Admission:
             verdict = Verdict.CLAMPED
         else:
             verdict = Verdict.COUNTS
-        place = self._end % self.window
+        place = self._end % self._size
         self._offsets[place], self._ids[place], self._deeds[place] = offset, event_id, deed
         self._end += 1
         self._last[event_id] = place
@@ -93,7 +94,7 @@ class Admission:
     def _forget(self, before: int) -> None:
         """Forget what stands at offsets before one."""
         while self._begin < self._end:
-            place = self._begin % self.window
+            place = self._begin % self._size
             if self._offsets[place] >= before:
                 return
             if self._last[self._ids[place]] == place:
