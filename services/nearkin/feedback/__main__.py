@@ -2,14 +2,18 @@
 
 import asyncio
 import logging
+import time
+from dataclasses import replace
 
 from prometheus_client import CollectorRegistry
 
+from nearkin.contracts.topics import FEEDBACK
 from nearkin.core.counting import Counting
 from nearkin.core.errors import Misconfigured, TemporaryError
-from nearkin.core.evidence import DAY_MS, EvidenceRules
+from nearkin.core.ports import EvidenceStore
 from nearkin.feedback.app import build, make_letters
 from nearkin.feedback.apply_feedback import ApplyFeedback
+from nearkin.feedback.learn_priors import LearnPriors
 from nearkin.feedback.partition import Rules
 from nearkin.ops import logs
 from nearkin.ops.failures import Stopped, engine_of, patiently
@@ -19,11 +23,15 @@ from nearkin.ops.process import EXIT_MISCONFIGURED, exit_with, stop_on_signals
 from nearkin.ops.read_log import Logs
 from nearkin.ops.settings import Settings, load_settings
 from nearkin.ops.watchdog import Progress
-from nearkin.stores.evidence import connect
+from nearkin.stores.evidence import connect, rules_of
+from nearkin.stores.shards import SHARDS
 
 log = logging.getLogger("nearkin.feedback")
 
 PROCESS = "feedback"
+
+#: How often the position priors in force are asked for, in seconds.
+PRIORS_S = 5.0
 
 
 def main() -> int:
@@ -45,11 +53,7 @@ def main() -> int:
 async def serve(settings: Settings, metrics: Metrics, health: Health) -> int:
     """Wire the parts, wait for the store, and serve."""
     stopping = stop_on_signals()
-    evidence = EvidenceRules(
-        half_life_ms=settings.evidence_half_life_days * DAY_MS,
-        most_pairs=settings.evidence_most_pairs,
-        idle_ms=settings.evidence_idle_days * DAY_MS,
-    )
+    evidence = rules_of(settings)
     store = connect(settings, evidence)
 
     def failed(error: TemporaryError) -> None:
@@ -72,15 +76,43 @@ async def serve(settings: Settings, metrics: Metrics, health: Health) -> int:
             Logs(settings.kafka_bootstrap),
             letters,
             rules,
-            Counting(store.shard_of),
+            Counting(store.shard_of, most_partners=settings.evidence_most_partners),
             metrics,
             alive=progress.alive,
         )
-        return await build(settings, apply, letters, progress, metrics, health, stopping).run()
+        learn = LearnPriors(store, SHARDS, metrics)
+        priors = asyncio.create_task(follow_priors(apply, store, learn, settings.priors_every_s))
+        try:
+            return await build(settings, apply, letters, progress, metrics, health, stopping).run()
+        finally:
+            priors.cancel()
     except Stopped:
         return 0
     finally:
         await store.close()
+
+
+async def follow_priors(apply: ApplyFeedback, store: EvidenceStore, learn: LearnPriors, every_s: float) -> None:
+    """Count by the position priors in force, and learn them where this worker holds the first partition.
+
+    Args:
+        apply: counts by them.
+        store: holds them.
+        learn: learns them.
+        every_s: how often; 0 never learns.
+    """
+    learned_at = time.monotonic()
+    while True:
+        await asyncio.sleep(PRIORS_S)
+        try:
+            if every_s and time.monotonic() - learned_at >= every_s and apply.holds((FEEDBACK.name, 0)):
+                learned_at = time.monotonic()
+                priors = await learn()
+            else:
+                priors = await store.read_priors()
+            apply.counting = replace(apply.counting, priors=priors)
+        except Exception as error:  # events are counted by the priors that are known
+            log.warning("position priors stay as they are", extra=logs.fields(error=logs.describe(error)))
 
 
 if __name__ == "__main__":

@@ -61,6 +61,12 @@ class Settings(BaseSettings):
     evidence_idle_days: int = Field(
         400, ge=1, le=3650, description="An anchor that nothing happens to for so many days is forgotten."
     )
+    evidence_most_partners: int = Field(
+        100, ge=1, le=2000, description="With how many others of its visit an item is paired at most, drawn without bias."
+    )
+    priors_every_s: float = Field(
+        60.0, ge=0, le=86_400, description="How often position priors are learned, in seconds; 0 never does."
+    )
     feedback_batch: int = Field(512, ge=1, le=8192, description="Most events the feedback worker applies at once.")
     feedback_within_ms: int = Field(
         5, ge=1, le=5000, description="How long a lone event of feedback waits for company, in milliseconds."

@@ -67,7 +67,7 @@ def connect(settings: Settings, rules: EvidenceRules) -> "RedisEvidence":
     Raises:
         Misconfigured: the setting is no URL of a Redis.
     """
-    return RedisEvidence(open_redis(settings.redis_url), rules)
+    return RedisEvidence(open_redis(settings.redis_url, settings.redis_timeout_s), rules)
 
 
 def rules_of(settings: Settings) -> EvidenceRules:

@@ -33,9 +33,6 @@ from redis.exceptions import (
 from nearkin.core.errors import Misconfigured, NearkinError, Unavailable
 from nearkin.ops.addresses import split_addresses
 
-#: How long a call may take, in seconds.
-TIMEOUT_S = 5.0
-
 #: Follows `redis` or `rediss` where the addresses are of nodes of a cluster.
 _CLUSTER = "+cluster"
 
@@ -67,14 +64,18 @@ _WORDS: dict[type[Exception], str] = {
 }
 
 
-def open_redis(url: str) -> Client:
+def open_redis(url: str, timeout_s: float = 5.0) -> Client:
     """The Redis of a URL; nothing is sent before the first call.
+
+    Args:
+        url: as the setting `redis_url` has it.
+        timeout_s: how long a call may take, in seconds.
 
     Raises:
         Misconfigured: it is no URL of a Redis.
     """
     try:
-        return _opened(url)
+        return _opened(url, timeout_s)
     except (ValueError, RedisClusterException) as error:
         raise Misconfigured(
             "it is no URL of a Redis",
@@ -83,11 +84,11 @@ def open_redis(url: str) -> Client:
         ) from error
 
 
-def _opened(url: str) -> Client:
+def _opened(url: str, timeout_s: float) -> Client:
     # Once more, at once, for a connection that broke while it was idle; a batch that is sent twice counts once.
     options: dict[str, Any] = {
-        "socket_timeout": TIMEOUT_S,
-        "socket_connect_timeout": TIMEOUT_S,
+        "socket_timeout": timeout_s,
+        "socket_connect_timeout": timeout_s,
         "retry": Retry(NoBackoff(), 1),
     }
     scheme, _, rest = url.partition("://")
