@@ -1,16 +1,16 @@
 """From candidates to an answer, without asking anybody: features, scores, rules, diversity, and the last draw."""
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 from nearkin.core.answer import Placed
 from nearkin.core.candidates import AnchorContext, Candidates, ItemFacts
-from nearkin.core.diversity import diversify
+from nearkin.core.diversity import POOL, diversify
 from nearkin.core.exploration import ExplorationRules, Policy, draw
 from nearkin.core.features import compute_features
 from nearkin.core.ranking import DEFAULT_WEIGHTS, RankingWeights, best_first, score
 from nearkin.core.retrieval import Ranking
-from nearkin.core.rules import Curation, Moved, Rules, apply_rules
+from nearkin.core.rules import Curation, Moved, Ruled, Rules, apply_rules
 from nearkin.lookup.request import SimilarTo
 
 
@@ -75,28 +75,42 @@ def rank_candidates(
     if lookup.pinned:
         pins = {**curation.pins, anchor_id: lookup.pinned}
         curation = Curation(curation.blocked_items, curation.blocked_pairs, pins)
-    ruled = apply_rules(
-        order,
-        candidates,
-        ordering.rules,
-        anchor_id=anchor_id,
-        anchor=anchor.facts,
-        market=lookup.filter.market,
-        conditions=lookup.filter,
-        curation=curation,
-    )
-    kept: Sequence[int] = ruled.order
-    moved = ruled.moved
     # The other rankings are there to be compared: they show their own best.
     combined = lookup.ranking is Ranking.COMBINED
+    newest = anchor.at_ms - ordering.exploration.new_item_age_ms
+    new = {row for row in order if candidates.facts[row].first_seen > newest} if combined and lookup.explore else set()
+
+    def rule(rows: Sequence[int]) -> Ruled:
+        return apply_rules(
+            rows,
+            candidates,
+            ordering.rules,
+            anchor_id=anchor_id,
+            anchor=anchor.facts,
+            market=lookup.filter.market,
+            conditions=lookup.filter,
+            curation=curation,
+        )
+
+    # The best by far suffice, with what is new or pinned among the others; all of them where rules leave too few.
+    enough = 2 * max(lookup.k, POOL, ordering.exploration.pool)
+    pinned = curation.pins.get(anchor_id, ())
+    far = [
+        rank for rank, row in enumerate(order) if rank >= enough and (row in new or candidates.facts[row].id in pinned)
+    ]
+    ruled = rule([*order[:enough], *(order[rank] for rank in far)])
+    moved = tuple(replace(one, was=far[one.was - enough - 1] + 1) if one.was > enough else one for one in ruled.moved)
+    if len(ruled.order) < min(lookup.k, len(order)):
+        ruled = rule(order)
+        moved = ruled.moved
+    kept: Sequence[int] = ruled.order
     if combined and ordering.diversity > 0:
         diversified = diversify(kept, scores, candidates, ordering.diversity, lookup.k, ruled.pins)
         kept = diversified.order
         moved += diversified.moved
-    newest = anchor.at_ms - ordering.exploration.new_item_age_ms
     slate = draw(
         kept,
-        [row for row in kept if candidates.facts[row].first_seen > newest] if combined and lookup.explore else (),
+        new,
         lookup.k,
         lookup.request_id,
         ordering.exploration,
