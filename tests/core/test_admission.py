@@ -90,9 +90,9 @@ class TestClamps:
             *(COUNTS, CLAMPED, CLAMPED, COUNTS)
         ]
 
-    def test_an_event_that_is_sent_again_is_one_deed(self) -> None:
-        events = [click("1"), click("1"), click("1"), click("2"), click("3")]
-        assert decided(Admission(100, 2), *events) == [COUNTS, REPEATED, REPEATED, COUNTS, CLAMPED]
+    def test_an_id_that_comes_again_with_something_else_takes_nothing_back(self) -> None:
+        events = [click("1"), slate("1"), click("2"), slate("2"), click("3")]
+        assert decided(Admission(100, 2), *events) == [COUNTS, REPEATED, COUNTS, REPEATED, CLAMPED]
 
 
 events = st.one_of(
@@ -135,9 +135,10 @@ def key_of(event: Impressions | Interaction) -> tuple[str, ...]:
 def test_the_verdicts_are_those_of_the_definition(log: list, window: int, clamp: int) -> None:
     admission = Admission(window, clamp)
     for place, (offset, event) in enumerate(log):
-        last = {before.event_id: before for at, before in log[:place] if at >= offset - window}
-        same = [before for before in last.values() if before.user is not None and key_of(before) == key_of(event)]
-        expected = REPEATED if event.event_id in last else CLAMPED if len(same) >= clamp else COUNTS
+        held = [before for at, before in log[:place] if at >= offset - window]
+        repeated = any(before.event_id == event.event_id for before in held)
+        done = sum(before.user is not None and key_of(before) == key_of(event) for before in held)
+        expected = REPEATED if repeated else CLAMPED if done >= clamp else COUNTS
         assert admission.admit(offset, event) is expected
 
 
@@ -165,7 +166,7 @@ def test_a_window_or_a_clamp_of_nothing_is_refused(window: int, clamp: int, name
         Admission(window, clamp)
 
 
-@pytest.mark.parametrize("window", [10_000, 11_000, 22_000, 43_000])
+@pytest.mark.parametrize("window", [5_000, 5_500])
 def test_memory_is_bounded_by_the_window_while_events_come_and_go(window: int) -> None:
     tracemalloc.start()
     try:

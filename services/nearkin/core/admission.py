@@ -8,7 +8,8 @@ that counts: the window is what is remembered, and memory is bounded by it.
 
 *Hammering.* What a person does with the same pair more than `clamp` times within the window does not count, and is
 suspicious: the same action with the same item beside the same anchor, a slate of the same anchor, a visit of the same
-items. Whoever is not named cannot be told apart, and is not clamped.
+items. An event that is sent again is done again, so nobody gets around the clamp by naming one event twice. Whoever is
+not named cannot be told apart, and is not clamped.
 """
 
 from array import array
@@ -19,7 +20,7 @@ from nearkin.core.feedback import Impressions, Interaction, Visit
 
 #: What an offset of the window takes, at most, where every event names a user; measured by
 #: `tests/core/test_admission.py`.
-BYTES_AN_OFFSET = 450
+BYTES_AN_OFFSET = 400
 
 #: Stands for the deed of an event without a user.
 _NOBODY = 0
@@ -54,10 +55,9 @@ class Admission:
         self._size = window + 1
         self._offsets, self._ids, self._deeds = (array(kind, bytes(8 * self._size)) for kind in "qQQ")
         self._begin = self._end = 0
-        # Where in the ring each id came last. Only there it counts as a deed: so what is known follows from what the
-        # window holds, even where one id came with two contents.
-        self._last: dict[int, int] = {}
-        self._times: dict[int, int] = {}
+        # How often the window holds each id and each deed.
+        self._seen: dict[int, int] = {}
+        self._done: dict[int, int] = {}
 
     def admit(self, offset: int, event: Impressions | Interaction | Visit) -> Verdict:
         """Decide of the next event of the partition, and remember it.
@@ -75,20 +75,18 @@ class Admission:
             raise ValueError(f"offset {offset} does not come after the one before")
         self._forget(offset - self.window)
         event_id, deed = _hash(event.event_id), _deed(event)
-        before = self._last.get(event_id)
-        if before is not None:
+        if event_id in self._seen:
             verdict = Verdict.REPEATED
-            self._undo(self._deeds[before])
-        elif deed != _NOBODY and self._times.get(deed, 0) >= self.clamp:
+        elif deed != _NOBODY and self._done.get(deed, 0) >= self.clamp:
             verdict = Verdict.CLAMPED
         else:
             verdict = Verdict.COUNTS
         place = self._end % self._size
         self._offsets[place], self._ids[place], self._deeds[place] = offset, event_id, deed
         self._end += 1
-        self._last[event_id] = place
+        self._seen[event_id] = self._seen.get(event_id, 0) + 1
         if deed != _NOBODY:
-            self._times[deed] = self._times.get(deed, 0) + 1
+            self._done[deed] = self._done.get(deed, 0) + 1
         return verdict
 
     def _forget(self, before: int) -> None:
@@ -97,18 +95,17 @@ class Admission:
             place = self._begin % self._size
             if self._offsets[place] >= before:
                 return
-            if self._last[self._ids[place]] == place:
-                del self._last[self._ids[place]]
-                self._undo(self._deeds[place])
+            _take_one(self._seen, self._ids[place])
+            if self._deeds[place] != _NOBODY:
+                _take_one(self._done, self._deeds[place])
             self._begin += 1
 
-    def _undo(self, deed: int) -> None:
-        if deed == _NOBODY:
-            return
-        if self._times[deed] == 1:
-            del self._times[deed]
-        else:
-            self._times[deed] -= 1
+
+def _take_one(counts: dict[int, int], key: int) -> None:
+    if counts[key] == 1:
+        del counts[key]
+    else:
+        counts[key] -= 1
 
 
 def _deed(event: Impressions | Interaction | Visit) -> int:
