@@ -101,7 +101,10 @@ def test_topics_that_are_missing_exit_with_2(nearkin, monkeypatch):
             assert result.exit_code == 2
             assert "nearkin topics apply" in result.output
         assert nearkin("topics", "apply").exit_code == 0
-        assert "items.v1, items-bulk.v1, feedback.v1, visits.v1, lookups.v1, items.v1.dlq" in nearkin("topics", "check").output
+        assert (
+            "items.v1, items-bulk.v1, feedback.v1, visits.v1, lookups.v1, items.v1.dlq"
+            in nearkin("topics", "check").output
+        )
         monkeypatch.setenv("NEARKIN_ITEMS_PARTITIONS", "8")
         mismatch = nearkin("topics", "apply")
         assert mismatch.exit_code == 2

@@ -18,6 +18,7 @@ from nearkin.cli.evaluate import evaluate
 from nearkin.cli.evidence import evidence
 from nearkin.cli.item import item
 from nearkin.cli.publish import publish
+from nearkin.cli.replay import replay
 from nearkin.cli.score import score
 from nearkin.cli.similar import similar
 from nearkin.cli.split import split
@@ -118,5 +119,5 @@ def main() -> None:
     """  # noqa: D301  # click reads \b
 
 
-for command in (demo, up, publish, delete, similar, item, evidence, topics, split, score, evaluate):
+for command in (demo, up, publish, delete, similar, replay, item, evidence, topics, split, score, evaluate):
     main.add_command(command)

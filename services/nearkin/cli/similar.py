@@ -3,7 +3,6 @@
 import json
 import math
 import re
-from collections.abc import Mapping
 from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -11,8 +10,8 @@ from typing import TYPE_CHECKING, Any
 import click
 from rich.console import Console
 from rich.table import Table
-from rich.text import Text
 
+from nearkin.cli.explain import explained, moves
 from nearkin.cli.printable import printable
 from nearkin.cli.target import data_option, target
 from nearkin.cli.terminal import terminal
@@ -22,7 +21,7 @@ from nearkin.core.item import Availability, CategoryPath, Content
 from nearkin.core.retrieval import Ranking, Retrieval
 
 if TYPE_CHECKING:
-    from nearkin.client.lookup import Moved, Neighbour, SimilarItems
+    from nearkin.client.lookup import Neighbour, SimilarItems
 
 #: How many neighbours the look-up service gives at most; its own constant is slow to import, and a test compares them.
 MOST = 200
@@ -172,11 +171,11 @@ def similar(
     if not found.neighbours:
         console.print("no item is similar under these conditions")
     elif explain:
-        console.print(_explained(found.neighbours))
+        console.print(explained(found.neighbours))
     else:
         console.print(_listed(found.neighbours))
     if found.moved:
-        console.print(_moves(found.moved))
+        console.print(moves(found.moved))
     if found.neighbours:
         console.print(RELATIVE_SCORES, style="dim", highlight=False)
     _show_origin(console, found)
@@ -201,42 +200,6 @@ def _listed(neighbours: "tuple[Neighbour, ...]") -> Table:
     table = Table("", "id", "score", "title")
     for rank, one in enumerate(neighbours, 1):
         table.add_row(str(rank), printable(one.id), f"{one.score:.4f}", printable(one.title))
-    return table
-
-
-def _explained(neighbours: "tuple[Neighbour, ...]") -> Table:
-    """A paragraph for each neighbour: its lines break where the terminal ends, none is cut."""
-    table = Table.grid(padding=(0, 1))
-    for rank, one in enumerate(neighbours, 1):
-        table.add_row(f"{rank:>3}", Text.assemble((str(printable(one.id)), "bold"), "  ", printable(one.title)))
-        chance = f", stands here with probability {one.propensity:.3g}" if one.propensity else ""
-        table.add_row("", f"score {one.score:.4f}{chance}")
-        sources = ", ".join(f"{source.name} #{source.rank} ({source.score:.3f})" for source in one.sources)
-        table.add_row("", f"found by {sources or 'nobody that is told'}")
-        if one.features:
-            table.add_row("", _weighed(one.features, one.contributions))
-        table.add_row("", "")
-    return table
-
-
-def _weighed(features: Mapping[str, float], contributions: Mapping[str, float]) -> str:
-    """What adds to a score, the most first, and what does not."""
-    adding = sorted((name for name in features if contributions.get(name)), key=lambda name: -abs(contributions[name]))
-    parts = [f"{name} {_value(features[name])} adds {contributions[name]:+.4f}" for name in adding]
-    rest = [f"{name} {_value(value)}" for name, value in features.items() if name not in adding]
-    return "; ".join([*parts, *([f"adding nothing: {', '.join(rest)}"] if rest else [])])
-
-
-def _value(value: float) -> str:
-    return f"{value:.4g}" if math.isfinite(value) else "unknown"
-
-
-def _moves(moved: "tuple[Moved, ...]") -> Table:
-    table = Table("moved", "by", "from", "to", title="What a rule, diversity or the draw did", title_justify="left")
-    for one in moved:
-        table.add_row(
-            printable(one.id), printable(one.by), str(one.rank_before or "beyond"), str(one.rank_after or "taken out")
-        )
     return table
 
 

@@ -1,0 +1,52 @@
+"""Shows why each item of an answer stands where it does, whether it was answered now or logged before."""
+
+import math
+from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING
+
+from rich.table import Table
+from rich.text import Text
+
+from nearkin.cli.printable import printable
+
+if TYPE_CHECKING:
+    from nearkin.client.lookup import Moved, Neighbour
+
+
+def explained(neighbours: "Sequence[Neighbour]") -> Table:
+    """A paragraph for each neighbour: its lines break where the terminal ends, none is cut."""
+    table = Table.grid(padding=(0, 1))
+    for rank, one in enumerate(neighbours, 1):
+        table.add_row(f"{rank:>3}", Text.assemble((str(printable(one.id)), "bold"), "  ", printable(one.title)))
+        chance = f", stands here with probability {one.propensity:.3g}" if one.propensity else ""
+        table.add_row("", f"score {one.score:.4f}{chance}")
+        sources = ", ".join(f"{source.name} #{source.rank} ({source.score:.3f})" for source in one.sources)
+        table.add_row("", f"found by {sources or 'nobody that is told'}")
+        if one.features:
+            table.add_row("", _weighed(one.features, one.contributions))
+        table.add_row("", "")
+    return table
+
+
+def _weighed(features: Mapping[str, float], contributions: Mapping[str, float]) -> str:
+    """What adds to a score, the most first, and what does not; features alone where the weights are not known."""
+    if not contributions:
+        return ", ".join(f"{name} {_value(value)}" for name, value in features.items())
+    adding = sorted((name for name in features if contributions.get(name)), key=lambda name: -abs(contributions[name]))
+    parts = [f"{name} {_value(features[name])} adds {contributions[name]:+.4f}" for name in adding]
+    rest = [f"{name} {_value(value)}" for name, value in features.items() if name not in adding]
+    return "; ".join([*parts, *([f"adding nothing: {', '.join(rest)}"] if rest else [])])
+
+
+def _value(value: float) -> str:
+    return f"{value:.4g}" if math.isfinite(value) else "unknown"
+
+
+def moves(moved: "Sequence[Moved]") -> Table:
+    """What was moved, in order."""
+    table = Table("moved", "by", "from", "to", title="What a rule, diversity or the draw did", title_justify="left")
+    for one in moved:
+        table.add_row(
+            printable(one.id), printable(one.by), str(one.rank_before or "beyond"), str(one.rank_after or "taken out")
+        )
+    return table

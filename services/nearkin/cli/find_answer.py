@@ -1,0 +1,119 @@
+"""Finds one logged answer in lookups.v1: reads what was logged since a time, up to what is there when it begins.
+
+The topic's keys are anchors, so only where the anchor is known does one partition do; else all of them are read.
+"""
+
+import json
+import time
+from dataclasses import dataclass
+from typing import Any
+
+from kafka import KafkaConsumer, TopicPartition
+from kafka.errors import KafkaError
+from kafka.partitioner.default import murmur2
+
+from nearkin.contracts.lookups import decode_answered
+from nearkin.contracts.topics import LOOKUPS
+from nearkin.core.answer import LoggedAnswer
+from nearkin.core.errors import InvalidEvent, Misconfigured, Unavailable
+from nearkin.ops.reach import require_broker
+
+#: A broker that gives nothing of what it has for so long does not answer any more, in seconds.
+_PATIENCE_S = 15.0
+
+
+@dataclass(frozen=True, slots=True)
+class Search:
+    """What a search came to.
+
+    Attributes:
+        answer: the first answer that was logged of the request; None where there is none.
+        partition: where it lies.
+        offset: its place there.
+        read: how many records were looked at.
+    """
+
+    answer: LoggedAnswer | None
+    partition: int = 0
+    offset: int = 0
+    read: int = 0
+
+
+def find_answer(
+    bootstrap: str, request_id: str, since_ms: int, *, anchor: str | None = None, timeout_s: float = 3.0
+) -> Search:
+    """Look for the answer to a request.
+
+    Args:
+        bootstrap: the brokers.
+        request_id: of the look-up.
+        since_ms: answers that were given earlier are not looked at, in milliseconds since the epoch.
+        anchor: the item that was looked up, where it is known.
+        timeout_s: how long the broker may take to accept a connection.
+
+    Raises:
+        Unavailable: the broker does not answer.
+        Misconfigured: the topic is not there.
+    """
+    require_broker(bootstrap, timeout_s)
+    try:
+        # Checksums in Python take ten times as long as all the rest, and TCP has sums of its own.
+        consumer = KafkaConsumer(
+            bootstrap_servers=bootstrap,
+            enable_auto_commit=False,
+            allow_auto_create_topics=False,
+            check_crcs=False,
+            fetch_max_wait_ms=50,
+        )
+        try:
+            return _scan(consumer, _partitions(consumer, anchor), request_id, since_ms, anchor)
+        finally:
+            consumer.close()
+    except KafkaError as error:
+        raise Unavailable("broker", f"{type(error).__name__} at {bootstrap}") from error
+
+
+def _partitions(consumer: Any, anchor: str | None) -> list[TopicPartition]:
+    if LOOKUPS.name not in consumer.topics():
+        raise Misconfigured(
+            "the broker has no such topic", field=LOOKUPS.name, remedy="run `nearkin topics apply`", reason="topics"
+        )
+    there = sorted(consumer.partitions_for_topic(LOOKUPS.name) or ())
+    if anchor is not None:
+        there = [there[(murmur2(anchor.encode(errors="surrogateescape")) & 0x7FFF_FFFF) % len(there)]]
+    return [TopicPartition(LOOKUPS.name, number) for number in there]
+
+
+def _scan(
+    consumer: Any, partitions: list[TopicPartition], request_id: str, since_ms: int, anchor: str | None
+) -> Search:
+    consumer.assign(partitions)
+    ends = consumer.end_offsets(partitions)
+    for partition, start in consumer.offsets_for_times(dict.fromkeys(partitions, since_ms)).items():
+        # A broker that has nothing so new says nothing, or names no time.
+        is_there = start is not None and start.timestamp >= 0
+        consumer.seek(partition, start.offset if is_there else ends[partition])
+    # The contract's ids hold nothing that JSON's encoders write differently, so most records need not be decoded.
+    needle = json.dumps(request_id, ensure_ascii=False).encode(errors="surrogateescape")
+    read, heard = 0, time.monotonic()
+    while any(consumer.position(one) < ends[one] for one in partitions):
+        for records in consumer.poll(timeout_ms=500, max_records=5_000).values():
+            heard = time.monotonic()
+            for record in records:
+                if record.timestamp < since_ms:  # a broker may go by the time of arrival
+                    continue
+                read += 1
+                if record.value is not None and needle in record.value:
+                    answer = _read(record)
+                    if answer and answer.request_id == request_id and anchor in (None, answer.anchor):
+                        return Search(answer, record.partition, record.offset, read)
+        if time.monotonic() - heard > _PATIENCE_S:
+            raise Unavailable("broker", f"it gives nothing more of {LOOKUPS.name}")
+    return Search(None, read=read)
+
+
+def _read(record: Any) -> LoggedAnswer | None:
+    try:
+        return decode_answered(record.key, record.value)
+    except InvalidEvent:
+        return None

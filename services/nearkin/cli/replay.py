@@ -1,0 +1,177 @@
+"""`nearkin replay`: why an answer was given, from what the look-up server logged of it."""
+
+import json
+import re
+import time
+from dataclasses import asdict
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from nearkin.cli.explain import explained, moves
+from nearkin.cli.target import data_option, target
+from nearkin.cli.terminal import terminal
+from nearkin.contracts.topics import DAY_MS, LOOKUPS
+from nearkin.core.retrieval import Ranking
+
+if TYPE_CHECKING:
+    from nearkin.core.answer import LoggedAnswer
+    from nearkin.core.ranking import RankingWeights
+    from nearkin.ops.settings import Settings
+
+_UNITS_MS = {"s": 1_000, "m": 60_000, "h": 3_600_000, "d": DAY_MS}
+
+
+class AgeType(click.ParamType):
+    """How long ago: `90s`, `30m`, `12h` or `2d`."""
+
+    name = "AGE"
+
+    def convert(self, value: Any, param: click.Parameter | None, context: click.Context | None) -> int:
+        """Read it as milliseconds."""
+        if isinstance(value, int):
+            return value
+        parts = re.fullmatch(r"([0-9]{1,6})([smhd])", value)
+        if parts is None:
+            self.fail(f"{value!r} is no age; write it as 90s, 30m, 12h or 2d", param, context)
+        return int(parts[1]) * _UNITS_MS[parts[2]]
+
+
+@click.command()
+@click.argument("request_id", metavar="REQUEST")
+@click.option(
+    "--since", "age_ms", type=AgeType(), default="1h", show_default=True,
+    help="How long ago it was answered, at most: 90s, 30m, 12h or 2d.",
+)  # fmt: skip
+@click.option("--anchor", metavar="ID", help="The item that was looked up: reads its partition alone.")
+@click.option("--json", "as_json", is_flag=True, help="Print JSON.")
+@data_option
+def replay(request_id: str, age_ms: int, anchor: str | None, as_json: bool, data: Path | None) -> None:
+    """Show why an answer was given: who named each item, what it was ranked by, what was moved and drawn.
+
+    REQUEST is the look-up's request id, which every answer tells. The answer is looked for among those that were logged
+    lately; exits with 4 where it is not there, and says why that may be.
+    """
+    from nearkin.cli.find_answer import find_answer
+
+    settings = target(data)
+    since_ms = time.time_ns() // 1_000_000 - age_ms
+    found = find_answer(settings.kafka_bootstrap, request_id, max(0, since_ms), anchor=anchor)
+    if found.answer is None:
+        click.echo(_why_not(request_id, anchor, since_ms, found.read, settings), err=True)
+        raise click.exceptions.Exit(4)
+    parts = _contributions(found.answer)
+    if as_json:
+        said = _told(found.answer, parts)
+        click.echo(json.dumps(said | {"partition": found.partition, "offset": found.offset}))
+    else:
+        _show(found.answer, parts, f"{LOOKUPS.name}[{found.partition}] offset {found.offset}")
+
+
+def _why_not(request_id: str, anchor: str | None, since_ms: int, read: int, settings: "Settings") -> str:
+    from nearkin.core.answer import is_sampled
+
+    of = "" if anchor is None else f" of the partition of anchor {anchor!r}"
+    reasons = ["it is older (give a longer --since)", "another request id was given back with the answer"]
+    if since_ms < time.time_ns() // 1_000_000 - LOOKUPS.retention_ms:
+        reasons[0] = f"it is older than the {LOOKUPS.retention_ms // DAY_MS} days that answers are kept"
+    if anchor is not None:
+        reasons.append("it was the look-up of another anchor, or of a content (leave --anchor out)")
+    rate = settings.lookup_log_rate
+    if rate < 1 and not is_sampled(request_id, rate):
+        reasons.append(
+            f"it was not sampled: with NEARKIN_LOOKUP_LOG_RATE={rate:g} it is logged only if it was explored"
+        )
+    reasons.append("the server dropped it, which nearkin_lookups_unlogged_total counts")
+    reasons.append("the embedded broker, which keeps nothing over its own end, was started again since")
+    listed = "".join(f"\n  - {reason}" for reason in reasons)
+    return f"no answer to request {request_id!r} is among the {read} answers{of} since {_time(since_ms)}; maybe{listed}"
+
+
+def _weights(answer: "LoggedAnswer") -> "RankingWeights | None":
+    """The weights that gave the scores, where this installation knows them."""
+    from nearkin.core.features import FEATURE_NAMES, FEATURE_VERSION
+    from nearkin.core.ranking import DEFAULT_WEIGHTS
+
+    if (answer.features_version, answer.feature_names) != (FEATURE_VERSION, FEATURE_NAMES):
+        return None
+    known = {one.id: one for one in map(DEFAULT_WEIGHTS.only, Ranking)}
+    return known.get(answer.weights)
+
+
+def _contributions(answer: "LoggedAnswer") -> list[dict[str, float]]:
+    """For each item what each feature added to its score; nothing where the weights are not known."""
+    weights = _weights(answer)
+    if weights is None:
+        return [{} for _ in answer.positions]
+    import numpy as np
+
+    from nearkin.core.ranking import contributions
+
+    return [
+        dict(zip(answer.feature_names, contributions(np.array(one.features), weights).tolist(), strict=True))
+        if one.features
+        else {}
+        for one in answer.positions
+    ]
+
+
+def _told(answer: "LoggedAnswer", parts: list[dict[str, float]]) -> dict[str, Any]:
+    """The whole answer; features and contributions by their names."""
+    told = asdict(answer)
+    told["answered_at"] = _time(told.pop("at_ms"))
+    for place, adds in zip(told["positions"], parts, strict=True):
+        place["features"] = dict(zip(answer.feature_names, place["features"], strict=False))
+        place["contributions"] = adds
+    return told
+
+
+def _show(answer: "LoggedAnswer", parts: list[dict[str, float]], origin: str) -> None:
+    from nearkin.client.lookup import Moved, Neighbour, Source
+
+    console = terminal()
+
+    def say(line: str, style: str = "") -> None:
+        console.print(line, style=style, markup=False, highlight=False)
+
+    anchor = f"item {answer.anchor!r}" if answer.anchor is not None else "a content, which is not logged"
+    context = [f"surface {answer.surface!r}"] if answer.surface else []
+    context += [f"market {answer.market!r}"] if answer.market else []
+    say(f"request {answer.request_id!r}: {answer.k} neighbours of {anchor}{''.join(f', {one}' for one in context)}")
+    say(f"answered {_time(answer.at_ms)} with {len(answer.positions)}")
+    if answer.degraded:
+        say(f"answered without: {', '.join(answer.degraded)}", style="yellow")
+    neighbours = [
+        Neighbour(
+            one.item_id,
+            one.score,
+            "(drawn)" if one.explored else "",
+            tuple(Source(source.name, source.score, source.rank) for source in one.sources),
+            one.propensity,
+            dict(zip(answer.feature_names, one.features, strict=False)),
+            adds,
+        )
+        for one, adds in zip(answer.positions, parts, strict=True)
+    ]
+    console.print(explained(neighbours) if neighbours else "nothing was found", highlight=False)
+    if answer.moved:
+        console.print(moves([Moved(one.item, one.rule, one.was, one.now) for one in answer.moved]))
+    if answer.weights and not any(parts):
+        say("What each feature added is not told: the weights, or this version of the features, are not known here.")
+    say(_rests_on(answer), style="dim")
+    say(f"from {origin}; such an answer is logged with probability {answer.log_rate:g}", style="dim")
+
+
+def _rests_on(answer: "LoggedAnswer") -> str:
+    """What gave the answer."""
+    weights = f" with weights {answer.weights}, features version {answer.features_version}" if answer.weights else ""
+    parts = [f"ranking {answer.ranking}{weights}", f"draw: {answer.policy}"]
+    parts += [f"collection {answer.collection}, bundle {answer.bundle}"] if answer.collection else []
+    parts += [f"position priors {answer.priors_version}"] if answer.priors_version else []
+    return "; ".join(parts)
+
+
+def _time(ms: int) -> str:
+    return datetime.fromtimestamp(ms / 1000, UTC).isoformat(timespec="milliseconds")
