@@ -172,8 +172,9 @@ def from_repeated_pairs(statistics: SurfaceStatistics) -> tuple[Array, Array] | 
     usable = sample.exposures > 0
     if not usable.any():
         return None
-    shape = (int(sample.pair.max()) + 1, POSITIONS)
-    exposures, clicks = np.zeros(shape), np.zeros(shape)
+    places = int(sample.position[usable].max()) + 1
+    default = _DEFAULT[:places]
+    exposures, clicks = np.zeros((2, int(sample.pair.max()) + 1, places))
     np.add.at(exposures, (sample.pair[usable], sample.position[usable]), sample.exposures[usable])
     np.add.at(clicks, (sample.pair[usable], sample.position[usable]), sample.clicks[usable])
     telling = ((exposures > 0).sum(1) > 1) & (clicks.sum(1) > 0)
@@ -181,9 +182,9 @@ def from_repeated_pairs(statistics: SurfaceStatistics) -> tuple[Array, Array] | 
     if clicks.sum() < ENOUGH_CLICKS:
         return None
     totals, at_positions = clicks.sum(1), clicks.sum(0)
-    apart = np.zeros(POSITIONS)  # the logarithms, less those of the default
+    apart = np.zeros(places)  # the logarithms, less those of the default
     for _ in range(100):
-        expected = exposures * (_DEFAULT * np.exp(apart))
+        expected = exposures * (default * np.exp(apart))
         shares = expected / expected.sum(1, keepdims=True)
         gradient = at_positions - totals @ shares - apart
         information = np.diag(totals @ shares + 1) - (shares * totals[:, None]).T @ shares
@@ -192,7 +193,11 @@ def from_repeated_pairs(statistics: SurfaceStatistics) -> tuple[Array, Array] | 
         apart += step / max(1.0, float(np.abs(step).max()))
         if np.abs(step).max() < 1e-10:
             break
-    return np.log(_DEFAULT) + apart, np.linalg.inv(information)
+    # Of positions beyond, the prior alone is known.
+    logarithms, covariance = np.log(_DEFAULT), np.eye(POSITIONS)
+    logarithms[:places] += apart
+    covariance[:places, :places] = np.linalg.inv(information)
+    return logarithms, covariance
 
 
 def _scaled(logarithms: Array, covariance: Array, statistics: SurfaceStatistics) -> tuple[Prior, ...]:

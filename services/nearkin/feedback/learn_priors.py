@@ -5,6 +5,7 @@ A new version is published only where it matters, since what was expected of an 
 one pair under many versions would compare less well.
 """
 
+import asyncio
 import logging
 
 from nearkin.core.counting import positions_anchor, sample_anchor, surfaces_anchor
@@ -61,7 +62,7 @@ class LearnPriors:
                 log.info("position priors have changed", extra=fields(version=held.version, surfaces=len(chosen)))
             else:
                 held = await self._store.read_priors()
-        self._show(held)
+        self.show(held)
         return held
 
     async def _surfaces(self, at_ms: int) -> list[str]:
@@ -78,9 +79,12 @@ class LearnPriors:
         positions = [positions_anchor(surface, shard) for shard in self._shards]
         sample = [sample_anchor(surface, shard) for shard in self._shards]
         found = (await self._store.read([*positions, *sample], [], at_ms)).anchors
-        return learn(read_statistics((found[one] for one in positions), (found[one] for one in sample)))
+        statistics = read_statistics((found[one] for one in positions), (found[one] for one in sample))
+        # Some milliseconds of arithmetic, in which the loop has events to take.
+        return await asyncio.to_thread(learn, statistics)
 
-    def _show(self, priors: PositionPriors) -> None:
+    def show(self, priors: PositionPriors) -> None:
+        """Set the metrics to the priors in force."""
         self._metrics.priors_version.set(priors.version)
         self._metrics.position_prior.clear()
         for surface in priors.surfaces:

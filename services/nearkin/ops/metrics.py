@@ -137,7 +137,7 @@ class Metrics:
         )
 
         self.priors_version = self._gauge(
-            "priors_version_number", "Version of the position priors in force; 0 is the default."
+            "position_priors_version", "Version of the position priors in force; 0 is the default."
         )
         self.position_prior = self._gauge(
             "position_prior_ratio",
