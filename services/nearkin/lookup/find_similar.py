@@ -32,7 +32,7 @@ from nearkin.lookup.follow_stream import Stream
 from nearkin.lookup.rank_candidates import Ordering, rank_candidates
 from nearkin.lookup.recall_evidence import RecallEvidence, partners_by_action, partners_by_visits
 from nearkin.lookup.request import SimilarTo
-from nearkin.lookup.search_index import Found, Hits, Query, read_anchors, search_among, search_index
+from nearkin.lookup.search_index import Found, Hits, Query, search_among, search_index
 
 #: Which share of what is left of the deadline one engine may take: there is another one to ask, and work to do after.
 INDEX_SHARE = 0.7
@@ -41,6 +41,9 @@ EVIDENCE_SHARE = 0.3
 #: An anchor with fewer remembered pairs is thin: what is popular in its category joins its candidates.
 THIN = 10
 POPULAR_CANDIDATES = 20
+
+#: How long the facts of an anchor are believed at most, in seconds.
+ANCHORS_AGE_S = 10.0
 
 #: Of so many items the facts are remembered for when the index is away.
 MOST_FACTS = 100_000
@@ -113,7 +116,7 @@ class _Searched:
 
     collection: ItemCollection
     found: Sequence[Found | PermanentError]
-    anchors: Mapping[str, ItemFacts]
+    anchors: Mapping[str, ItemFacts | None]
 
 
 class FindSimilar:
@@ -153,6 +156,8 @@ class FindSimilar:
         self._ordering, self._curation, self._depths = ordering, curation, depths
         self._evidence_budget_s, self._observe = evidence_budget_s, observe
         self._facts: dict[str, ItemFacts] = {}
+        self._anchors: dict[str, ItemFacts | None] = {}
+        self._anchors_since = time.monotonic()
 
     async def __call__(self, lookups: Sequence[SimilarTo], allowed_s: float) -> list[Answer | NearkinError]:
         """Answer look-ups, each with its neighbours or with what is wrong with it.
@@ -194,7 +199,7 @@ class FindSimilar:
             collection = await self._index.serving()
             found, anchors = await asyncio.gather(
                 search_index(lookups, collection, self._encoder, candidates=self._depths.hits),
-                read_anchors(collection, lookups),
+                self._read_anchors(collection, lookups),
             )
             return _Searched(collection, found, anchors)
 
@@ -207,6 +212,22 @@ class FindSimilar:
             return problem
         finally:
             self._observe("search", time.perf_counter() - began)
+
+    async def _read_anchors(
+        self, collection: ItemCollection, lookups: Sequence[SimilarTo]
+    ) -> Mapping[str, ItemFacts | None]:
+        """The facts of the anchors that are items and are to be ranked against; None where the index has none.
+
+        They say a category, a price, a maker: some seconds later they still do.
+        """
+        if time.monotonic() - self._anchors_since > ANCHORS_AGE_S:
+            self._anchors, self._anchors_since = {}, time.monotonic()
+        known = self._anchors
+        ids = {one.anchor: None for one in lookups if isinstance(one.anchor, str) and one.is_ranked}
+        if unknown := [item_id for item_id in ids if item_id not in known]:
+            facts = await collection.read_facts(unknown)
+            known.update((item_id, facts.get(item_id)) for item_id in unknown)
+        return known
 
     async def _pairs(
         self, lookups: Sequence[SimilarTo], at_ms: int, deadline: float
@@ -398,7 +419,7 @@ def _judged_by_facts(asked: ItemFilter) -> bool:
     return not (asked.tags_any or asked.tags_all or asked.attributes)
 
 
-def _anchor(lookup: SimilarTo, anchors: Mapping[str, ItemFacts]) -> ItemFacts | None:
+def _anchor(lookup: SimilarTo, anchors: Mapping[str, ItemFacts | None]) -> ItemFacts | None:
     if isinstance(lookup.anchor, Content):
         content = lookup.anchor
         return ItemFacts(

@@ -1,21 +1,20 @@
 """Reads what is remembered of the anchors of look-ups: their pairs, and how often the candidates were visited at all.
 
 Pairs are read anew for every look-up, in one round trip that runs beside the search of the index. A marginal changes by
-a small part of itself in a minute, and the same items are candidates again and again: it is remembered for a few
+a small part of itself in a minute, and the same items are candidates again and again: it is remembered for some
 seconds, and only what is not remembered is asked for.
 """
 
+import time
 from collections.abc import Iterable, Mapping, Sequence
 
 import numpy as np
-from cachetools import TTLCache
 
 from nearkin.core.evidence import AnchorEvidence, Metric
 from nearkin.core.ports import EvidenceStore
 
-#: How long a marginal is believed, in seconds, and how many are remembered: a hundred bytes each.
+#: How long a marginal is believed at most, in seconds; then all are forgotten at once, which is the cheapest to ask.
 VISITS_AGE_S = 10.0
-MOST_VISITS = 200_000
 
 #: What makes a pair a candidate: exposures alone do not, as whatever was shown before would be shown for ever.
 _ACTIONS = [
@@ -28,12 +27,13 @@ class RecallEvidence:
 
     Args:
         store: where it is.
-        visits_age_s: how long a marginal is believed.
+        visits_age_s: how long a marginal is believed at most.
     """
 
     def __init__(self, store: EvidenceStore, *, visits_age_s: float = VISITS_AGE_S) -> None:
-        self._store = store
-        self._visits: TTLCache[str, float] = TTLCache(MOST_VISITS, visits_age_s)
+        self._store, self._visits_age_s = store, visits_age_s
+        self._visits: dict[str, float] = {}
+        self._since = time.monotonic()
 
     async def pairs(self, anchors: Sequence[str], at_ms: int) -> Mapping[str, AnchorEvidence]:
         """What is remembered of each anchor, decayed to a moment; one round trip.
@@ -49,6 +49,8 @@ class RecallEvidence:
         Raises:
             Unavailable: the store does not answer.
         """
+        if time.monotonic() - self._since > self._visits_age_s:
+            self._visits, self._since = {}, time.monotonic()
         remembered = self._visits
         known: dict[str, float] = {}
         unknown = []

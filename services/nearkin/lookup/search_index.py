@@ -11,12 +11,11 @@ approximate search (fewer hits than neighbours were asked for) is the index sear
 
 import asyncio
 import math
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 
 import numpy as np
 
-from nearkin.core.candidates import ItemFacts
 from nearkin.core.errors import InvalidRequest, Misconfigured, NothingToEncode, PermanentError, UnknownItem
 from nearkin.core.filters import ItemFilter
 from nearkin.core.item import Content
@@ -101,12 +100,6 @@ async def search_among(
         hits if query is not None else [replace(hit, score=math.nan) for hit in hits]
         for (_, query, _), hits in zip(wanted, answers, strict=True)
     ]
-
-
-async def read_anchors(collection: ItemCollection, lookups: Sequence[SimilarTo]) -> Mapping[str, ItemFacts]:
-    """What is known of the anchors that are items and are to be ranked against."""
-    ids = list(dict.fromkeys(one.anchor for one in lookups if isinstance(one.anchor, str) and one.is_ranked))
-    return await collection.read_facts(ids) if ids else {}
 
 
 #: The searches of one look-up.
