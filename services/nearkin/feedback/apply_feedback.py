@@ -47,7 +47,7 @@ class ApplyFeedback:
         rules: what counts.
         counting: how what counts is counted.
         metrics: what is counted of the work itself.
-        alive: called whenever something was applied that nobody waits for, so that a long way back is no standstill.
+        alive: called whenever something was applied: a long way back, or baskets of thousands of pairs, are no standstill.
         now: the time in seconds since the epoch.
     """
 
@@ -250,6 +250,7 @@ class ApplyFeedback:
                 await self._letters.send(partition.refused)
                 partition.refused = []
             outcomes = iter(await self._send([batch for _, batches in steps for batch in batches]))
+            self._alive()
             moved = False
             for partition, batches in steps:
                 applied = partition.settle([(batch, next(outcomes)) for batch in batches])

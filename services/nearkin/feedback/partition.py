@@ -26,6 +26,9 @@ FeedbackEvent = Impressions | Interaction | Visit
 #: Pairs in one script call: so many take Redis 2 ms, in which it serves nobody else.
 MOST_PAIRS = 1500
 
+#: Events whose sums are tried at first; then as many as their pairs allow.
+MOST_EVENTS = 512
+
 _DECODERS: Final[dict[str, Callable[[bytes | None, bytes | None], FeedbackEvent]]] = {
     FEEDBACK.name: decode_feedback,
     VISITS.name: decode_visit,
@@ -96,6 +99,7 @@ class Partition:
         self.passed = 0
         self.sampled = ""
         self._until = 0
+        self._most = MOST_EVENTS
         self._failures = 0
 
     def see(self, record: Record) -> None:
@@ -138,7 +142,10 @@ class Partition:
 
         An event that cannot be counted is refused. So is told what must be sent before the batches are applied.
         """
-        events, end = self.waiting, self.position
+        # As many as went into the last batches: what is too much is added up for nothing.
+        events, end = self.waiting[: self._most], self.position
+        if len(events) < len(self.waiting):
+            end = self.waiting[len(events)].record.offset
         failures = 0
         while True:
             batches, failed = self._tally(events, end, by)
@@ -149,10 +156,13 @@ class Partition:
                 self.waiting = [each for each in self.waiting if each is not failed[0]]
                 events = [each for each in events if each is not failed[0]]
                 continue
-            if len(events) > 1 and max(map(_pairs, batches), default=0) > MOST_PAIRS:
-                half = len(events) // 2
-                events, end = events[:half], events[half].record.offset
+            most_pairs = max(map(_pairs, batches), default=0)
+            if len(events) > 1 and most_pairs > MOST_PAIRS:
+                self._most = len(events) // 2
+                events, end = events[: self._most], events[self._most].record.offset
                 continue
+            if len(events) >= self._most and 4 * most_pairs < MOST_PAIRS:
+                self._most *= 2
             self._until = end
             return batches
 
