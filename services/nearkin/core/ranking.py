@@ -89,5 +89,14 @@ def _refused(place: str, problem: str, remedy: str) -> Misconfigured:
 DEFAULT_WEIGHTS = RankingWeights(
     id="default-1",
     features=dict.fromkeys(FEATURE_NAMES, 0.0)
-    | {"fused": 1.0, "coec": 1.0, "conversions": 2.0, "complaints": -4.0, "co_visits": 10.0},
+    | {
+        "fused": 4.2,
+        "coec": 2.0,
+        "conversions": 10.0,
+        "complaints": -20.0,
+        "unexposed": 1.0,
+        "co_visit_lift": 6.9,
+        "category": 0.5,
+        "price": 1.6,
+    },
 )
