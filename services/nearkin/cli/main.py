@@ -17,6 +17,7 @@ from nearkin.cli.demo import demo
 from nearkin.cli.evaluate import evaluate
 from nearkin.cli.evidence import evidence
 from nearkin.cli.item import item
+from nearkin.cli.priors import priors
 from nearkin.cli.publish import publish
 from nearkin.cli.replay import replay
 from nearkin.cli.score import score
@@ -119,5 +120,5 @@ def main() -> None:
     """  # noqa: D301  # click reads \b
 
 
-for command in (demo, up, publish, delete, similar, replay, item, evidence, topics, split, score, evaluate):
+for command in (demo, up, publish, delete, similar, replay, item, evidence, priors, topics, split, score, evaluate):
     main.add_command(command)

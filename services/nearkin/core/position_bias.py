@@ -118,13 +118,18 @@ def read_statistics(positions: Iterable[AnchorEvidence], sample: Iterable[Anchor
     )
 
 
-def learn(statistics: SurfaceStatistics) -> SurfacePriors:
-    """The priors of a surface, by the best method that its statistics have enough clicks for."""
+def learn(statistics: SurfaceStatistics, enough: float = ENOUGH_CLICKS) -> SurfacePriors:
+    """The priors of a surface, by the best method that its statistics have enough clicks for.
+
+    Args:
+        statistics: what was counted.
+        enough: clicks that a method which tells positions apart needs.
+    """
     exposures, clicks = float(statistics.exposures.sum()), float(statistics.clicks.sum())
     if exposures == 0:
         return SurfacePriors(clicks=clicks)
     for method, estimate in ((Method.RANDOMISED, from_randomised_share), (Method.CLICK_MODEL, from_repeated_pairs)):
-        found = estimate(statistics)
+        found = estimate(statistics, enough)
         if found is not None and clicks > 0:
             return SurfacePriors(method, _scaled(*found, statistics), exposures, clicks)
     if clicks >= ENOUGH_TO_SCALE:
@@ -134,7 +139,7 @@ def learn(statistics: SurfaceStatistics) -> SurfacePriors:
     return SurfacePriors(Method.DEFAULT, (), exposures, clicks)
 
 
-def from_randomised_share(statistics: SurfaceStatistics) -> tuple[Array, Array] | None:
+def from_randomised_share(statistics: SurfaceStatistics, enough: float) -> tuple[Array, Array] | None:
     """The logarithm of what each position brings, up to a constant, by self-normalised inverse propensity weights.
 
     A position with rate r and variance v of it is worth `r**2 / v` clicks, to which the prior adds one click at the
@@ -151,7 +156,7 @@ def from_randomised_share(statistics: SurfaceStatistics) -> tuple[Array, Array] 
     clicked = (rates > 0) & (spread > 0)
     worth = np.zeros(POSITIONS)
     worth[clicked] = (rates * weights)[clicked] ** 2 / spread[clicked]
-    if worth.sum() < ENOUGH_CLICKS:
+    if worth.sum() < enough:
         return None
     # Without a click, exposures still say that it is not more: so many without weights would say as much.
     squares = np.where(shown, statistics.squares, 1.0)
@@ -161,7 +166,7 @@ def from_randomised_share(statistics: SurfaceStatistics) -> tuple[Array, Array] 
     return logarithms, np.diag(1 / (worth + 1))
 
 
-def from_repeated_pairs(statistics: SurfaceStatistics) -> tuple[Array, Array] | None:
+def from_repeated_pairs(statistics: SurfaceStatistics, enough: float) -> tuple[Array, Array] | None:
     """The same from pairs that stood at several positions: the maximum of the likelihood given each pair's clicks.
 
     With theta what a position brings, a click of a pair was at position p with a probability of
@@ -179,7 +184,7 @@ def from_repeated_pairs(statistics: SurfaceStatistics) -> tuple[Array, Array] | 
     np.add.at(clicks, (sample.pair[usable], sample.position[usable]), sample.clicks[usable])
     telling = ((exposures > 0).sum(1) > 1) & (clicks.sum(1) > 0)
     exposures, clicks = exposures[telling], clicks[telling]
-    if clicks.sum() < ENOUGH_CLICKS:
+    if clicks.sum() < enough:
         return None
     totals, at_positions = clicks.sum(1), clicks.sum(0)
     apart = np.zeros(places)  # the logarithms, less those of the default
