@@ -26,6 +26,7 @@ from benchmarks.programs import index_owner
 from benchmarks.report import Bar, conclude
 from nearkin.core.item import Content, Offer, Price, merge, offered, upserted
 from nearkin.core.ports import IndexedItem, ItemCollection, ItemWrite, Search, Stored
+from nearkin.core.sketch import sketch
 from nearkin.core.vectors import SparseVector, VectorName, Vectors
 from nearkin.ops.settings import load_settings
 from nearkin.stores.qdrant import connect
@@ -34,6 +35,9 @@ DIMENSIONS = 384
 BATCH = 256
 CALLS = 400
 LIMIT = 30
+
+#: Hits of each search that are ranked, and how many anchors are asked for again and again meanwhile.
+CANDIDATES, HOT = 100, 100
 
 #: Memory for an item, at best so many times its vector's bytes.
 MEMORY_GOAL = 2.2
@@ -85,7 +89,9 @@ class Maker:
             attributes={"colour": words[2]},
         )
         state = upserted(f"item-{number}", content, number, Offer(Price(float(number % 50), "GBP")), number)
-        return ItemWrite(IndexedItem(state, "0" * 32, 1_700_000_000_000), None, self.vectors())
+        vectors = self.vectors()
+        now = 1_700_000_000_000
+        return ItemWrite(IndexedItem(state, "0" * 32, now, now + number, sketch(vectors.content)), None, vectors)
 
 
 async def latencies(process: psutil.Process, calls: int, call: Callable[[int], Awaitable[Any]]) -> dict[str, float]:
@@ -127,7 +133,25 @@ async def reads_and_searches(
     async def search_dense(number: int) -> None:
         await items.search([Search(VectorName.CONTENT, ids[number], LIMIT, exact=exact)])
 
+    async def search_for_ranking(number: int) -> None:
+        anchor = ids[number % HOT]
+        dense = Search(VectorName.CONTENT, anchor, CANDIDATES, exact=exact)
+        await items.search([dense, Search(VectorName.LEXICAL, anchor, CANDIDATES)])
+
+    async def search_among(number: int) -> None:
+        await items.search([Search(VectorName.CONTENT, ids[number], CANDIDATES, among=named[number % len(named)])])
+
+    async def read_facts(number: int) -> None:
+        await items.read_facts(named[number % len(named)])
+
+    named = [tuple(ids[start : start + CANDIDATES]) for start in range(0, 20 * CANDIDATES, CANDIDATES)]
+    for number in range(HOT):  # as in a service that has been up for a while
+        await search_for_ranking(number)
+        await search_among(number)
     return {
+        f"search by id, dense and lexical, {CANDIDATES} each": await latencies(process, CALLS, search_for_ranking),
+        f"search among {CANDIDATES}": await latencies(process, CALLS, search_among),
+        f"facts of {CANDIDATES}": await latencies(process, CALLS, read_facts),
         "read of 1": await latencies(process, CALLS, read),
         "search by id, dense": await latencies(process, CALLS, search_dense),
         "search by id, dense and lexical": await latencies(process, CALLS, search),

@@ -11,6 +11,7 @@ from prometheus_client import CollectorRegistry
 from nearkin.contracts.events import decode_item_event, encode_deleted, encode_offered, encode_upserted
 from nearkin.core.errors import TemporaryError, Unavailable
 from nearkin.core.item import NEVER, Content, Offer, Price, merge
+from nearkin.core.sketch import sketch
 from nearkin.encoders.fake import HashingEncoder
 from nearkin.indexer.index_item import IndexItems
 from nearkin.ops.metrics import Metrics
@@ -20,6 +21,7 @@ from nearkin.stores.memory import MemoryIndex
 NOW = 1_700_000_000_000
 IDS = st.sampled_from(["a", "b", "c"])
 VERSIONS = st.integers(0, 6)
+MOMENTS = st.integers(NOW - 5, NOW)
 #: The empty title cannot be encoded.
 TITLES = st.sampled_from(["red mug", "blue cup", "green bowl", ""])
 OFFERS = st.builds(lambda amount: Offer(Price(amount, "EUR")), st.sampled_from([1.0, 2.0, 3.0]))
@@ -31,14 +33,16 @@ def upserts(draw):
     version = draw(VERSIONS) if offer else None
     content = Content(title=draw(TITLES))
     return encode_upserted(
-        draw(IDS), content, draw(VERSIONS), event_id="u", occurred_at=NOW, offer=offer, offer_version=version
+        draw(IDS), content, draw(VERSIONS), event_id="u", occurred_at=draw(MOMENTS), offer=offer, offer_version=version
     )
 
 
 EVENTS = st.one_of(
     upserts(),
-    st.builds(lambda i, o, v: encode_offered(i, o, v, event_id="o", occurred_at=NOW), IDS, OFFERS, VERSIONS),
-    st.builds(lambda i, v: encode_deleted(i, v, event_id="d", occurred_at=NOW), IDS, VERSIONS),
+    st.builds(
+        lambda i, o, v, at: encode_offered(i, o, v, event_id="o", occurred_at=at), IDS, OFFERS, VERSIONS, MOMENTS
+    ),
+    st.builds(lambda i, v, at: encode_deleted(i, v, event_id="d", occurred_at=at), IDS, VERSIONS, MOMENTS),
 )
 
 
@@ -74,6 +78,7 @@ class Indexer(RuleBasedStateMachine):
     """
 
     shown = staticmethod(lambda event: event)
+    raced = False
 
     @initialize()
     def start(self):
@@ -127,11 +132,15 @@ class Indexer(RuleBasedStateMachine):
     def the_index_is_the_merge_of_what_was_applied(self):
         if not hasattr(self, "log"):
             return
-        states = {}
+        states, moments, refused = {}, {}, {}
         for pick in self.applied:
-            state = decode_item_event(self.log[pick].key, self.log[pick].value).state
+            event = decode_item_event(self.log[pick].key, self.log[pick].value)
+            state = event.state
             if state.content is None or state.content.title:
                 states.setdefault(state.id, []).append(state)
+                moments.setdefault(state.id, []).append(event.occurred_at)
+            else:
+                refused.setdefault(state.id, []).append(event.occurred_at)
         wanted = {item_id: told(reduce(merge, each)) for item_id, each in states.items()}
 
         held = self.runner.run(self.items.read(["a", "b", "c"]))
@@ -143,31 +152,39 @@ class Indexer(RuleBasedStateMachine):
             point = self.items._points[item.state.id]
             assert (point.vectors is not None) == item.state.is_present
             assert bool(item.fingerprint) == item.state.is_present
+            # An upsert that could not be encoded counts where it came too late to be encoded.
+            known, late = moments[item.state.id], refused.get(item.state.id, [])
+            assert item.first_seen in known + late
+            assert self.raced or min(known + late) <= item.first_seen <= min(known)
             if item.state.content is not None:
                 assert item.fingerprint == self.encoder.fingerprint(item.state.content)
                 (fresh,) = self.encoder.encode([item.state.content])
                 assert (point.vectors.content == fresh.content).all()
+            assert item.sketch == (sketch(point.vectors.content) if item.state.is_present else b"")
 
 
 class RacingIndexers(Indexer):
     """The same with two indexers at a time, as the live and the bulk lane are; a version has one value.
 
     The index compares versions alone: where two indexers write two values of one version at the same moment, the first
-    stays, and the second is told that its version is there.
+    stays, and the second is told that its version is there. So it is with the moment that an item was first seen.
     """
+
+    raced = True
 
     @staticmethod
     def shown(event):
         """The event with a value that follows from its version."""
-        state = decode_item_event(*event).state
+        told = decode_item_event(*event)
+        state, at = told.state, told.occurred_at
         offer = Offer(Price(float(state.offered_version), "EUR"))
         if state.content is not None:
             version = state.content_version
             content = Content(title=["red mug", "blue cup", "", "green bowl"][version % 4])
             carried = {"offer": Offer(Price(float(version), "EUR")), "offer_version": version} if version % 2 else {}
-            return encode_upserted(state.id, content, version, event_id="u", occurred_at=NOW, **carried)
+            return encode_upserted(state.id, content, version, event_id="u", occurred_at=at, **carried)
         if state.offered is not None:
-            return encode_offered(state.id, offer, state.offered_version, event_id="o", occurred_at=NOW)
+            return encode_offered(state.id, offer, state.offered_version, event_id="o", occurred_at=at)
         return event
 
     @rule(

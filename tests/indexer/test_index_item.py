@@ -1,14 +1,17 @@
 """The use case over the ports alone: no broker, no Faust, no engine."""
 
 import asyncio
+from itertools import permutations
 
 import pytest
 from prometheus_client import CollectorRegistry
 
 from nearkin.contracts.events import encode_deleted, encode_offered, encode_upserted
+from nearkin.core import item
 from nearkin.core.errors import TemporaryError, Unavailable
 from nearkin.core.item import Content, Offer, Price
-from nearkin.core.ports import Search
+from nearkin.core.ports import IndexedItem, ItemWrite, Search
+from nearkin.core.sketch import sketch
 from nearkin.core.vectors import VectorName
 from nearkin.encoders.fake import HashingEncoder
 from nearkin.indexer.index_item import IndexItems
@@ -79,18 +82,18 @@ async def indexing():
     await made.index_items.close()
 
 
-def upserted(content, version, *, item_id="a", offer=None, offer_version=None):
+def upserted(content, version, *, item_id="a", offer=None, offer_version=None, at=NOW):
     return encode_upserted(
-        item_id, content, version, event_id=f"u{version}", occurred_at=NOW, offer=offer, offer_version=offer_version
+        item_id, content, version, event_id=f"u{version}", occurred_at=at, offer=offer, offer_version=offer_version
     )
 
 
-def offered(offer, version, item_id="a"):
-    return encode_offered(item_id, offer, version, event_id=f"o{version}", occurred_at=NOW)
+def offered(offer, version, item_id="a", at=NOW):
+    return encode_offered(item_id, offer, version, event_id=f"o{version}", occurred_at=at)
 
 
-def deleted(version, item_id="a"):
-    return encode_deleted(item_id, version, event_id=f"d{version}", occurred_at=NOW)
+def deleted(version, item_id="a", at=NOW):
+    return encode_deleted(item_id, version, event_id=f"d{version}", occurred_at=at)
 
 
 async def test_an_upserted_item_is_found(indexing):
@@ -169,6 +172,54 @@ async def test_a_newer_upsert_revives_a_deleted_item(indexing):
     await indexing(upserted(MUG, 3))
 
     assert await indexing.found("red mug") == ["a"]
+
+
+async def test_an_item_was_first_seen_when_its_oldest_event_occurred_in_every_order(indexing):
+    for number, order in enumerate(permutations(range(3))):
+        item_id = f"i{number}"
+        events = [
+            upserted(MUG, 3, item_id=item_id, at=NOW - 10),
+            deleted(2, item_id, at=NOW - 20),
+            offered(CHEAP, 1, item_id, at=NOW - 30),
+        ]
+        for place in order:
+            await indexing(events[place])
+        (held,) = (await indexing.items.read([item_id])).values()
+        assert held.first_seen == NOW - 30
+
+
+async def test_a_late_event_that_only_tells_of_an_earlier_day_encodes_nothing(indexing):
+    await indexing(upserted(CUP, 2, at=NOW))
+    await indexing(upserted(MUG, 1, at=NOW - 50))
+
+    (facts,) = (await indexing.items.read_facts(["a"])).values()
+    assert (facts.title, facts.first_seen) == ("blue cup", NOW - 50)
+    assert indexing.encoder.titles == ["blue cup"]
+
+
+async def test_the_sketch_is_of_the_vectors_and_stays_with_them(indexing):
+    async def sketched():
+        (facts,) = (await indexing.items.read_facts(["a"])).values()
+        return facts.sketch
+
+    def sketch_of(content):
+        return sketch(HashingEncoder().encode([content])[0].content)
+
+    await indexing(upserted(MUG, 1))
+    assert await sketched() == sketch_of(MUG)
+    await indexing(offered(CHEAP, 2))
+    assert await sketched() == sketch_of(MUG)
+    await indexing(upserted(CUP, 3))
+    assert await sketched() == sketch_of(CUP)
+
+
+async def test_an_item_that_was_indexed_without_a_sketch_gets_it_with_its_next_content(indexing):
+    (vectors,) = HashingEncoder().encode([MUG])
+    older = IndexedItem(item.upserted("a", MUG, 1), HashingEncoder().fingerprint(MUG))
+    await indexing.items.write([ItemWrite(older, None, vectors)])
+    await indexing(upserted(MUG, 2))
+    (facts,) = (await indexing.items.read_facts(["a"])).values()
+    assert facts.sketch == sketch(vectors.content)
 
 
 async def test_a_poison_event_is_rejected_and_the_others_are_served(indexing):

@@ -215,7 +215,9 @@ class TestFacts:
 
     async def test_facts_follow_a_change_of_the_offer(self, items: ItemCollection) -> None:
         first = insert("a", NEAR)
-        await items.write([first])
+        await items.write([first, insert("b", NEAR)])
+        assert await found(items, "b") == ["a"]
+        assert (await items.read_facts(["a"]))["a"].price is None
         await items.write([reoffer(first.item.state, Offer(Price(2.5, "EUR"), markets=("FR",)), 9)])
         assert await items.read_facts(["a"]) == {
             "a": ItemFacts("a", "title of a", price=2.5, currency="EUR", markets=("FR",))

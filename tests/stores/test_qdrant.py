@@ -1,13 +1,26 @@
 """What the adapter makes of an address, and of an engine that fails: its status, and never its words."""
 
+import uuid
+from typing import Any
+
 import grpc
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
+from nearkin.contracts.stored import to_payload
+from nearkin.core.candidates import ItemFacts
 from nearkin.core.errors import Misconfigured, NearkinError, Unavailable
+from nearkin.core.item import Offer
+from nearkin.core.ports import IndexedItem, Search
+from nearkin.core.vectors import VectorName
 from nearkin.embedded.programs import free_port
 from nearkin.ops.settings import Settings
-from nearkin.stores.qdrant import Calls, QdrantCollection, connect, target_of, translated
-from stores.local_mode import refusal
+from nearkin.stores import qdrant_messages as messages
+from nearkin.stores.qdrant import Calls, QdrantCollection, QdrantIndex, connect, target_of, translated
+from stores.local_mode import LocalMode, refusal
+from stores.made_items import DIMENSIONS, delete, dense, insert, reoffer, vectors
+from stores.owner_process import OwnerProcess
 
 #: What an engine may quote: a title, a filter's value.
 SECRET = "a title that is nobody's business"
@@ -73,6 +86,35 @@ def test_a_condition_without_its_payload_index_is_named_where_it_is_one_of_ours(
     assert isinstance(error, Misconfigured)
     assert (error.field, error.reason) == (field, "unindexed_filter")
     assert SECRET not in f"{error} {vars(error)}"
+
+
+@given(st.text(max_size=40))
+def test_an_items_point_has_the_uuid_of_its_name(item_id: str) -> None:
+    assert messages.point_id(item_id).uuid == str(uuid.uuid5(messages.NAMESPACE, item_id))
+
+
+async def test_items_that_were_written_before_there_were_facts_are_served(
+    owner: OwnerProcess, alias: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def to_older_payload(item: IndexedItem) -> dict[str, Any]:
+        return {key: value for key, value in to_payload(item).items() if key != "facts"}
+
+    gone = insert("gone", vectors(1.0, t1=1.0))
+    old = [insert(f"old{number}", vectors(1.0, 0.1 * number, t1=1.0)) for number in range(3)]
+    for index in (QdrantIndex(LocalMode().calls(), alias), owner.connect(alias)):
+        items = await index.prepare("a", DIMENSIONS)
+        with monkeypatch.context() as older:
+            older.setattr(messages, "to_payload", to_older_payload)
+            await items.write([*old, gone])
+        await items.write([insert("new", vectors(1.0, 1.0, t1=1.0)), delete(gone.item.state, 2)])
+        expected = {item_id: ItemFacts(item_id, f"title of {item_id}") for item_id in ("old0", "old1", "old2", "new")}
+        (hits,) = await items.search([Search(VectorName.CONTENT, dense(1.0), 10)])
+        assert {hit.id: hit.facts for hit in hits} == expected
+        assert await items.read_facts([*expected, "gone", "unknown"]) == expected
+        moved = reoffer(old[0].item.state, Offer(markets=("FR",)), 5)
+        assert await items.write([moved]) == frozenset()
+        assert (await items.read_facts(["old0"]))["old0"].markets == ("FR",)
+        await index.close()
 
 
 async def test_a_collection_that_is_missing_is_named() -> None:

@@ -50,8 +50,8 @@ class IndexedItem:
         fingerprint: of the content that the stored vectors were encoded from; empty where there are no vectors.
         indexed_at: milliseconds since the epoch of the write.
         first_seen: when the oldest event of the item that was applied occurred, in milliseconds since the epoch; 0
-            where that is not known. Deletions do not set it back: the minimum over all events is the same in every
-            order, the minimum over those since a deletion is not.
+            where that is not known. A deletion does not set it anew: the minimum over all events is the same in every
+            order, the minimum over those since a deletion is not, unless all are kept.
         sketch: of the stored dense vector (`core.sketch`); empty where there are no vectors.
     """
 

@@ -258,14 +258,18 @@ class EdgeCollection:
             selector, edge.UpdateOperation.delete_points_by_filter, edge.UpdateOperation.delete_points
         )
 
-    def get(self, request: wire.GetPoints) -> list[wire.RetrievedPoint]:
+    def get(self, request: wire.GetPoints) -> wire.GetResponse:
         """Points by their ids; ids that are not held are left out."""
+        ids = [from_point_id(point_id) for point_id in request.ids]
+        if _asks_fields_alone(request) and request.with_payload.include.fields == self._payloads.fields:
+            known = self._payloads.of(ids, self._payloads.fields)
+            return wire.GetResponse.FromString(b"".join([packed for packed in known if packed is not None]))
         records = self._shard.retrieve(
-            [from_point_id(point_id) for point_id in request.ids],
+            ids,
             with_payload=payload_selection(request.with_payload) if request.HasField("with_payload") else True,
             with_vector=vector_selection(request.with_vectors),
         )
-        return [_retrieved(record) for record in records]
+        return wire.GetResponse(result=[_retrieved(record) for record in records])
 
     def scroll(self, request: wire.ScrollPoints) -> tuple[list[wire.RetrievedPoint], wire.PointId | None]:
         """A page of points in the order of their ids, and where the next page starts."""
@@ -288,26 +292,28 @@ class EdgeCollection:
         counted: int = self._shard.count(edge.CountRequest(exact=True, filter=filter_))
         return counted
 
-    def query(self, requests: Sequence[wire.QueryPoints]) -> list[list[wire.ScoredPoint]]:
+    def query(self, requests: Sequence[wire.QueryPoints]) -> wire.QueryBatchResponse:
         """Nearest neighbours for each request."""
         answers = self._shard.query_batch(edge.QueryBatchRequest([self._query(request) for request in requests]))
-        return [self._hits(request, answer) for request, answer in zip(requests, answers, strict=True)]
+        response = wire.QueryBatchResponse()
+        for request, answer in zip(requests, answers, strict=True):
+            self._add_hits(response.result.add(), request, answer)
+        return response
 
-    def _hits(self, request: wire.QueryPoints, answer: Sequence[Any]) -> list[wire.ScoredPoint]:
+    def _add_hits(self, hits: wire.BatchResult, request: wire.QueryPoints, answer: Sequence[Any]) -> None:
         if not _asks_fields_alone(request):
-            return [_scored(point) for point in answer]
+            hits.result.extend([_scored(point) for point in answer])
+            return
         known = self._payloads.of([point.id for point in answer], list(request.with_payload.include.fields))
-        hits = []
-        for point in answer:
-            if (hit := known.get(point.id)) is not None:
-                hit.score, hit.version = point.score, point.version
-                hits.append(hit)
-        return hits
+        held = [(point, packed) for point, packed in zip(answer, known, strict=True) if packed is not None]
+        hits.MergeFromString(b"".join([packed for _, packed in held]))
+        for hit, (point, _) in zip(hits.result, held, strict=True):
+            hit.score, hit.version = point.score, point.version
 
     def _read_hits(self, ids: Sequence[PointId], fields: Sequence[str]) -> Iterator[tuple[PointId, bytes]]:
         for record in self._shard.retrieve(list(ids), with_payload=list(fields), with_vector=False):
             hit = wire.ScoredPoint(id=to_point_id(record.id), payload=to_payload_map(record.payload))
-            yield record.id, hit.SerializeToString()
+            yield record.id, wire.BatchResult(result=[hit]).SerializeToString()
 
     def _query(self, request: wire.QueryPoints) -> edge.QueryRequest:
         if request.prefetch or request.query.WhichOneof("variant") != "nearest":
@@ -395,8 +401,8 @@ _UPDATE_MODES: Mapping[int, edge.UpdateMode] = {
 }
 
 
-def _asks_fields_alone(request: wire.QueryPoints) -> bool:
-    """Whether a query wants some payload fields and no vectors, as look-ups do."""
+def _asks_fields_alone(request: wire.QueryPoints | wire.GetPoints) -> bool:
+    """Whether a request wants some payload fields and no vectors, as look-ups do."""
     vectors = request.with_vectors.WhichOneof("selector_options") == "include" or request.with_vectors.enable
     return request.with_payload.WhichOneof("selector_options") == "include" and not vectors
 

@@ -174,7 +174,7 @@ class PointsService(wire.PointsServicer):
 
     @answers
     def Get(self, request: wire.GetPoints) -> wire.GetResponse:  # noqa: N802, D102
-        return wire.GetResponse(result=self._collections.get(request.collection_name).get(request))
+        return self._collections.get(request.collection_name).get(request)
 
     @answers
     def Scroll(self, request: wire.ScrollPoints) -> wire.ScrollResponse:  # noqa: N802, D102
@@ -188,13 +188,12 @@ class PointsService(wire.PointsServicer):
 
     @answers
     def Query(self, request: wire.QueryPoints) -> wire.QueryResponse:  # noqa: N802, D102
-        (points,) = self._collections.get(request.collection_name).query([request])
-        return wire.QueryResponse(result=points)
+        (hits,) = self._collections.get(request.collection_name).query([request]).result
+        return wire.QueryResponse(result=hits.result)
 
     @answers
     def QueryBatch(self, request: wire.QueryBatchPoints) -> wire.QueryBatchResponse:  # noqa: N802, D102
-        answered = self._collections.get(request.collection_name).query(request.query_points)
-        return wire.QueryBatchResponse(result=[wire.BatchResult(result=points) for points in answered])
+        return self._collections.get(request.collection_name).query(request.query_points)
 
     def _result(self) -> wire.UpdateResult:
         self._operations += 1

@@ -252,8 +252,8 @@ class _Item:
         return self.held is None or self.state != self.held.state or self.first_seen != self.held.first_seen
 
     def holds(self, fingerprint: str) -> bool:
-        """Whether the index holds the vectors of a content already."""
-        return self.held is not None and self.held.fingerprint == fingerprint
+        """Whether the index holds the vectors of a content already, and their sketch, which older versions left out."""
+        return self.held is not None and self.held.fingerprint == fingerprint and bool(self.held.sketch)
 
     def merge(self, fingerprint: Callable[[Content], str]) -> None:
         """Set `state`, `contents`, `fingerprint` and `first_seen` from what is held and the events."""

@@ -1,6 +1,7 @@
 """Items, searches and filters as Qdrant's gRPC messages; pure functions, so that the adapter holds calls alone."""
 
 import functools
+import hashlib
 import uuid
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
@@ -34,9 +35,14 @@ def point_id(item_id: str) -> wire.PointId:
     return wire.PointId(uuid=_uuid(item_id))
 
 
-@functools.lru_cache(maxsize=4096)  # a write asks three times for each of its items
+@functools.lru_cache(maxsize=2**15)  # a write asks three times for each of its items, and look-ups name the same ones
 def _uuid(item_id: str) -> str:
-    return str(uuid.uuid5(NAMESPACE, item_id))
+    """UUIDv5 as RFC 9562 makes it, in a third of the time that Python's `uuid` takes: a search may name hundreds."""
+    named = bytearray(hashlib.sha1(NAMESPACE.bytes + item_id.encode(), usedforsecurity=False).digest()[:16])
+    named[6] = named[6] & 0x0F | 0x50
+    named[8] = named[8] & 0x3F | 0x80
+    text = named.hex()
+    return f"{text[:8]}-{text[8:12]}-{text[12:16]}-{text[16:20]}-{text[20:]}"
 
 
 def to_value(value: Any) -> wire.Value:
