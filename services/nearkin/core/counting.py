@@ -35,7 +35,7 @@ from zlib import crc32
 from nearkin.core.evidence import RESERVED, Metric, Tally, visit_pairs
 from nearkin.core.feedback import Action, Impressions, Interaction, Visit
 from nearkin.core.position_bias import AT, SQUARES, WEIGHTS
-from nearkin.core.position_priors import POSITIONS, PositionPriors
+from nearkin.core.position_priors import DEFAULT_CURVE, POSITIONS, PositionPriors, prior_at
 
 #: One pair in so many is in the sample of its surface; which ones follows from their ids.
 SAMPLED_ONE_IN = 16
@@ -74,11 +74,17 @@ class Counting:
         shard_of: the shard of an item.
         priors: in force.
         most_partners: with how many others of its visit an item is paired at most, from 1.
+        curves: the priors of the surfaces that are known, by position from 1.
     """
 
     shard_of: Callable[[str], int]
     priors: PositionPriors = field(default_factory=PositionPriors)
     most_partners: int = 100
+    curves: dict[str, tuple[float, ...]] = field(init=False, repr=False, compare=False)
+
+    def __post_init__(self) -> None:
+        curves = {name: surface.curve for name, surface in self.priors.surfaces.items()}
+        object.__setattr__(self, "curves", curves)
 
 
 def count(event: Impressions | Interaction | Visit, tallies: Sequence[Tally | None], by: Counting) -> None:
@@ -125,8 +131,8 @@ def _count_slate(event: Impressions, tallies: Sequence[Tally | None], by: Counti
     if tally is None:
         return
     weight = tally.weigh(event.occurred_at)
-    of_anchor, surface, priors = tally.pairs(event.anchor), event.surface, by.priors
-    known, curve = surface in priors.surfaces, priors.curve(surface)
+    of_anchor, surface = tally.pairs(event.anchor), event.surface
+    known, curve = surface in by.curves, by.curves.get(surface, DEFAULT_CURVE)
     seed = crc32(event.anchor.encode()) if known else 0
     places = tally.pairs(positions_anchor(surface, shard)) if known else {}
     shown = 0
@@ -139,14 +145,17 @@ def _count_slate(event: Impressions, tallies: Sequence[Tally | None], by: Counti
         if row is None:
             row = of_anchor[item] = [0.0] * _METRICS
         row[_EXPOSURES] += weight
-        row[_EXPECTED] += weight * (curve[position - 1] if position <= POSITIONS else priors.of(surface, position))
+        row[_EXPECTED] += weight * prior_at(curve, position)
         if not known or position > POSITIONS:
             continue
-        _row(places, _PLACES[position])[_EXPOSURES] += weight
+        name = _PLACES[position]
+        (places.get(name) or _row(places, name))[_EXPOSURES] += weight
         if place.propensity is not None and place.propensity < 1:
             inverse = 1 / max(place.propensity, LEAST_PROPENSITY)
-            _row(places, _WEIGHTS[position])[_EXPOSURES] += weight * inverse
-            _row(places, _SQUARES[position])[_EXPOSURES] += weight * inverse * inverse
+            name = _WEIGHTS[position]
+            (places.get(name) or _row(places, name))[_EXPOSURES] += weight * inverse
+            name = _SQUARES[position]
+            (places.get(name) or _row(places, name))[_EXPOSURES] += weight * inverse * inverse
         pair = crc32(item.encode(), seed)
         if pair % SAMPLED_ONE_IN == 0:
             _row(tally.pairs(sample_anchor(surface, shard)), f"{pair:08x}{AT}{position}")[_EXPOSURES] += weight
@@ -171,7 +180,7 @@ def _count_action(event: Interaction, tallies: Sequence[Tally | None], by: Count
     if surface is None or event.action is not Action.CLICK:
         return
     _row(tally.pairs(surfaces_anchor(shard)), surface)[_CLICKS] += weight
-    if surface not in by.priors.surfaces or position > POSITIONS:
+    if surface not in by.curves or position > POSITIONS:
         return
     places = tally.pairs(positions_anchor(surface, shard))
     _row(places, _PLACES[position])[_CLICKS] += weight

@@ -21,6 +21,16 @@ MOST_SURFACES = 32
 DEFAULT_RATE = 0.1
 
 
+@lru_cache(maxsize=2048)
+def default_prior(position: int) -> float:
+    """`0.1 / log2(1 + position)`: the discount of DCG (Järvelin and Kekäläinen 2002), which never comes near 0."""
+    return DEFAULT_RATE / math.log2(1 + position)
+
+
+#: The default priors of the positions from 1 to `POSITIONS`.
+DEFAULT_CURVE = tuple(default_prior(position) for position in range(1, POSITIONS + 1))
+
+
 class Method(StrEnum):
     """How the priors of a surface came to be."""
 
@@ -58,7 +68,11 @@ class SurfacePriors:
     @property
     def curve(self) -> tuple[float, ...]:
         """The priors of the positions from 1 to `POSITIONS`."""
-        return _curve(self)
+        learned = tuple(prior.value for prior in self.positions[:POSITIONS])
+        if not learned:
+            return DEFAULT_CURVE
+        beyond = learned[-1] / default_prior(len(learned))
+        return learned + tuple(beyond * default_prior(position) for position in range(len(learned) + 1, POSITIONS + 1))
 
 
 @dataclass(frozen=True, slots=True)
@@ -77,30 +91,16 @@ class PositionPriors:
 
     def of(self, surface: str, position: int) -> float:
         """The prior of a position: always above 0, whatever the surface and the position, counted from 1."""
-        curve = self.curve(surface)
-        if position <= POSITIONS:
-            return curve[position - 1]
-        return curve[-1] * default_prior(position) / default_prior(POSITIONS)
+        return prior_at(self.curve(surface), position)
 
     def curve(self, surface: str) -> tuple[float, ...]:
         """The priors of the positions from 1 to `POSITIONS`."""
         known = self.surfaces.get(surface)
-        return known.curve if known is not None else _DEFAULT_CURVE
+        return known.curve if known is not None else DEFAULT_CURVE
 
 
-@lru_cache(maxsize=2048)
-def default_prior(position: int) -> float:
-    """`0.1 / log2(1 + position)`: the discount of DCG (Järvelin and Kekäläinen 2002), which never comes near 0."""
-    return DEFAULT_RATE / math.log2(1 + position)
-
-
-@lru_cache(maxsize=4 * MOST_SURFACES)
-def _curve(surface: SurfacePriors) -> tuple[float, ...]:
-    learned = tuple(prior.value for prior in surface.positions[:POSITIONS])
-    if not learned:
-        return _DEFAULT_CURVE
-    beyond = learned[-1] / default_prior(len(learned))
-    return learned + tuple(beyond * default_prior(position) for position in range(len(learned) + 1, POSITIONS + 1))
-
-
-_DEFAULT_CURVE = tuple(default_prior(position) for position in range(1, POSITIONS + 1))
+def prior_at(curve: tuple[float, ...], position: int) -> float:
+    """The prior of a position on a curve, which goes on beyond `POSITIONS` as the default does."""
+    if position <= POSITIONS:
+        return curve[position - 1]
+    return curve[-1] * default_prior(position) / DEFAULT_CURVE[-1]
