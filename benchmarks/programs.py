@@ -26,6 +26,7 @@ NAMES = {
     "nearkin.embedded.index_owner": "index",
     "nearkin.lookup": "lookup",
     "nearkin.indexer": "indexer",
+    "nearkin.feedback": "feedback",
     "tansu": "broker",
     "redis-server": "redis",
 }
