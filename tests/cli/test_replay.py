@@ -18,7 +18,10 @@ from nearkin.embedded.broker import EmbeddedBroker
 from nearkin.embedded.programs import free_port
 from nearkin.ops.topics import apply_topics
 
-FEATURES = tuple(float(name in ("fused", "co_visits")) / 2 for name in FEATURE_NAMES)
+#: Two features that weigh something, and 0.5 of each.
+WEIGHED = sorted((name for name, weight in DEFAULT_WEIGHTS.features.items() if weight > 0), reverse=True)[:2]
+FEATURES = tuple(float(name in WEIGHED) / 2 for name in FEATURE_NAMES)
+ADDED = {name: DEFAULT_WEIGHTS.features[name] / 2 for name in WEIGHED}
 NOW = time.time_ns() // 1_000_000
 
 
@@ -70,7 +73,7 @@ def test_it_tells_who_named_an_item_what_it_was_ranked_by_and_what_was_moved_and
         "request 'r-shown': 2 neighbours of item 'mug-1', surface 'product-page'",
         "1 mug-2 score 1.2500, stands here with probability 0.98",
         "found by content #1 (0.830), co_visits #4 (0.300)",
-        "co_visits 0.5 adds +5.0000; fused 0.5 adds +0.5000",
+        *(f"{name} 0.5 adds {adds:+.4f}" for name, adds in ADDED.items()),
         "2 tea-3 (drawn) score 0.5000, stands here with probability 0.02",
         "mug-9 │ near_duplicate │ 2 │ taken out",
         "tea-3 │ diversity │ 5 │ 3",
@@ -89,7 +92,7 @@ def test_json_has_the_whole_of_it(at_broker, log):
     assert (said["policy"], said["log_rate"], said["anchor"]) == ("shuffled", 0.5, "mug-1")
     first = said["positions"][0]
     assert first["features"] == dict(zip(FEATURE_NAMES, FEATURES, strict=True))
-    assert {name: adds for name, adds in first["contributions"].items() if adds} == {"fused": 0.5, "co_visits": 5.0}
+    assert {name: adds for name, adds in first["contributions"].items() if adds} == ADDED
     assert first["sources"][1] == {"name": "co_visits", "score": 0.3, "rank": 4}
     assert said["moved"][0]["because_of"] == "mug-2"
 
@@ -131,7 +134,7 @@ def test_the_answer_that_was_logged_first_counts(at_broker, log):
 def test_weights_that_are_not_known_here_leave_the_features(at_broker, log):
     log(answer("r-fitted", weights="fitted-77"))
     result = at_broker("replay", "r-fitted")
-    assert "fused 0.5" in result.output
+    assert f"{WEIGHED[0]} 0.5" in result.output
     assert "adds" not in result.output
     assert "What each feature added is not told" in result.output
 

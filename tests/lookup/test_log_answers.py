@@ -203,6 +203,22 @@ async def test_a_pause_of_the_broker_loses_nothing(broker):
     assert len(await answers_in(broker)) == 21
 
 
+async def test_what_is_not_acknowledged_in_time_is_sent_again_and_counted_once(broker, monkeypatch):
+    monkeypatch.setattr(log_answers, "_REQUEST_TIMEOUT_MS", 300)
+    async with answer_log(broker.bootstrap) as accounts:
+        accounts.offer(answer("before"))
+        await accounts.until_logged(1)
+        broker.pause()
+        accounts.offer(*(answer(f"r{number}") for number in range(20)))
+        async with asyncio.timeout(60):
+            while accounts.count("retries_total", engine="broker") == 0:  # noqa: ASYNC110  # a counter tells nobody
+                await asyncio.sleep(0.01)
+        broker.resume()
+        await accounts.until_logged(21)
+    assert accounts.logged == 21
+    assert len(await answers_in(broker)) == 21
+
+
 async def test_a_topic_that_is_made_late_gets_what_waits(shared_broker):
     shared_broker.kill()
     shared_broker.start()
