@@ -165,9 +165,8 @@ def test_whatever_is_asked_the_answer_is_distinct_rows_with_true_probabilities(
 
 def test_an_item_is_new_for_its_time_and_one_of_unknown_age_is_not():
     rules = ExplorationRules(new_item_age_ms=7 * DAY_MS)
-    assert rules.is_new(first_seen=100 * DAY_MS, at_ms=106 * DAY_MS)
-    assert not rules.is_new(first_seen=100 * DAY_MS, at_ms=107 * DAY_MS)
-    assert not rules.is_new(first_seen=0, at_ms=DAY_MS)
+    assert rules.new_since(107 * DAY_MS) == 100 * DAY_MS
+    assert rules.new_since(3 * DAY_MS) == 0
 
 
 @pytest.mark.parametrize("shares", [(-0.1, 0.0), (0.0, -0.1), (0.6, 0.5), (float("nan"), 0.0)])

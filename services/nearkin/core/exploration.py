@@ -59,9 +59,9 @@ class ExplorationRules:
                 "at most"
             )
 
-    def is_new(self, first_seen: int, at_ms: int) -> bool:
-        """Whether an item is new at a time; one whose first time is not known (0) is not."""
-        return first_seen > 0 and at_ms - first_seen < self.new_item_age_ms
+    def new_since(self, at_ms: int) -> int:
+        """Items first seen after this are new at a time; one whose first time is not known has 0, and never is."""
+        return max(at_ms - self.new_item_age_ms, 0)
 
 
 @dataclass(frozen=True, slots=True)

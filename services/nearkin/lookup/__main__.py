@@ -12,8 +12,10 @@ from prometheus_client import CollectorRegistry
 from nearkin.core.errors import Misconfigured
 from nearkin.core.ports import ContentEncoder
 from nearkin.encoders.bundle import load_encoder
+from nearkin.lookup.curation import CurationFile
 from nearkin.lookup.find_similar import Depths
 from nearkin.lookup.log_answers import AnswerLog
+from nearkin.lookup.rank_candidates import Ordering
 from nearkin.lookup.server import Limits, LookupServer
 from nearkin.ops import logs
 from nearkin.ops.health import Health, HealthServer
@@ -47,9 +49,10 @@ async def serve(settings: Settings, encoder: ContentEncoder, metrics: Metrics, h
     """Serve look-ups until SIGTERM or SIGINT, then finish what runs.
 
     Raises:
-        Misconfigured: the address cannot be taken.
+        Misconfigured: the address cannot be taken, or the file of decisions is not as it must be.
     """
     stop = stop_on_signals()
+    curation = CurationFile(settings.rules_file, metrics)
     # Contents are encoded in the default executor: one thread for each encoder call that may run at a time.
     asyncio.get_running_loop().set_default_executor(
         ThreadPoolExecutor(settings.encode_threads, thread_name_prefix="encode")
@@ -64,8 +67,18 @@ async def serve(settings: Settings, encoder: ContentEncoder, metrics: Metrics, h
     )
     answers = AnswerLog(settings, metrics)
     server = LookupServer(
-        index, encoder, evidence, limits, metrics, health, log_answer=answers.offer, clock=settings.clock
+        index,
+        encoder,
+        evidence,
+        limits,
+        metrics,
+        health,
+        ordering=Ordering.by_settings(settings),
+        curation=curation.current,
+        log_answer=answers.offer,
+        clock=settings.clock,
     )
+    following = asyncio.create_task(curation.follow())
     try:
         await answers.start()
         address = await server.start(settings.lookup_listen)
@@ -75,6 +88,7 @@ async def serve(settings: Settings, encoder: ContentEncoder, metrics: Metrics, h
         await server.drain(settings.lookup_grace_s)
         await answers.drain(settings.lookup_grace_s)
     finally:
+        following.cancel()
         await index.close()
         await evidence.close()
 

@@ -6,12 +6,14 @@ from dataclasses import dataclass, field, replace
 from nearkin.core.answer import Placed
 from nearkin.core.candidates import AnchorContext, Candidates, ItemFacts
 from nearkin.core.diversity import POOL, diversify
+from nearkin.core.evidence import DAY_MS
 from nearkin.core.exploration import ExplorationRules, Policy, draw
 from nearkin.core.features import compute_features
 from nearkin.core.ranking import DEFAULT_WEIGHTS, RankingWeights, best_first, score
 from nearkin.core.retrieval import Ranking
 from nearkin.core.rules import Curation, Moved, Ruled, Rules, apply_rules
 from nearkin.lookup.request import SimilarTo
+from nearkin.ops.settings import Settings
 
 
 @dataclass(frozen=True, slots=True)
@@ -34,6 +36,25 @@ class Ordering:
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "by_ranking", {one: self.weights.only(one) for one in Ranking})
+
+    @classmethod
+    def by_settings(cls, settings: Settings, weights: RankingWeights = DEFAULT_WEIGHTS) -> "Ordering":
+        """What the settings say."""
+        rules = Rules(
+            most_per_category=settings.rules_most_per_category,
+            most_per_maker=settings.rules_most_per_maker,
+            collapse_variants=settings.rules_collapse_variants,
+            near_duplicate=settings.rules_near_duplicate,
+            hidden_after=settings.rules_hidden_after,
+            reported_after=settings.rules_reported_after,
+        )
+        exploration = ExplorationRules(
+            share=settings.explore_share,
+            pool=settings.explore_pool,
+            new_item_share=settings.explore_new_item_share,
+            new_item_age_ms=int(settings.explore_new_item_days * DAY_MS),
+        )
+        return cls(weights, rules, settings.diversity, exploration)
 
 
 @dataclass(frozen=True, slots=True)
@@ -77,8 +98,9 @@ def rank_candidates(
         curation = Curation(curation.blocked_items, curation.blocked_pairs, pins)
     # The other rankings are there to be compared: they show their own best.
     combined = lookup.ranking is Ranking.COMBINED
-    newest = anchor.at_ms - ordering.exploration.new_item_age_ms
-    new = {row for row in order if candidates.facts[row].first_seen > newest} if combined and lookup.explore else set()
+    may_explore = combined and lookup.explore
+    since = ordering.exploration.new_since(anchor.at_ms)
+    new = {row for row in order if candidates.facts[row].first_seen > since} if may_explore else set()
 
     def rule(rows: Sequence[int]) -> Ruled:
         return apply_rules(
@@ -115,7 +137,7 @@ def rank_candidates(
         lookup.request_id,
         ordering.exploration,
         pins=ruled.pins,
-        explore=combined and lookup.explore,
+        explore=may_explore,
     )
     rows = list(slate.items)
     shown = features[rows]

@@ -167,6 +167,13 @@ class Metrics:
             "1 while look-ups leave an engine alone or try whether it is back, else 0.",
             ("engine",),
         )
+        self.curation_decisions = self._gauge(
+            "curation_decisions", "Decisions by hand that are in force: blocked_items, blocked_pairs, pins.", ("kind",)
+        )
+        self.curation_stale = self._gauge(
+            "curation_stale_ratio",
+            "1 while the file of decisions by hand cannot be used and those of an older one stay in force, else 0.",
+        )
         self.lookups_logged = self._counter("lookups_logged_total", "Answers that lookups.v1 has taken.")
         self.lookups_unlogged = self._counter(
             "lookups_unlogged_total",

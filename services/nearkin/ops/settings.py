@@ -62,7 +62,10 @@ class Settings(BaseSettings):
         400, ge=1, le=3650, description="An anchor that nothing happens to for so many days is forgotten."
     )
     evidence_most_partners: int = Field(
-        100, ge=1, le=2000, description="With how many others of its visit an item is paired at most, drawn without bias."
+        100,
+        ge=1,
+        le=2000,
+        description="With how many others of its visit an item is paired at most, drawn without bias.",
     )
     priors_every_s: float = Field(
         60.0, ge=0, le=86_400, description="How often position priors are learned, in seconds; 0 never does."
@@ -76,7 +79,7 @@ class Settings(BaseSettings):
         ge=1,
         le=1_000_000,
         description="An event_id that comes again within so many offsets of its partition counts once. The worker "
-        "reads so many events of each partition when it begins, and remembers them, at about 300 bytes each.",
+        "reads so many events of each partition when it begins, and remembers them, at 400 bytes each at most.",
     )
     feedback_clamp: int = Field(
         5,
@@ -150,6 +153,35 @@ class Settings(BaseSettings):
         le=10_000_000,
         description="Items of answers that wait to be logged, at most, at about 1 kB each; answers beyond are dropped.",
     )
+
+    rules_file: Path | None = Field(
+        None, description="File of decisions by hand: blocked items, blocked pairs, pins (docs/look-ups.md)."
+    )
+    rules_most_per_category: int = Field(
+        0, ge=0, description="Items of one category in an answer at most; 0 for any number."
+    )
+    rules_most_per_maker: int = Field(0, ge=0, description="Items of one maker in an answer at most; 0 for any number.")
+    rules_collapse_variants: bool = Field(
+        True, description="Whether only the best variant of a product is shown, and none of the anchor's own product."
+    )
+    rules_near_duplicate: float = Field(
+        0.98, gt=0, description="Cosine from which on two items are the same to a person; above 1 for none."
+    )
+    rules_hidden_after: float = Field(
+        5.0, gt=0, description="Decayed hides from which on a pair is not shown, if they are 5 % of its exposures."
+    )
+    rules_reported_after: float = Field(
+        3.0, gt=0, description="Decayed reports from which on a pair is not shown, if they are 2 % of its exposures."
+    )
+    diversity: float = Field(
+        0.1, ge=0, le=1, description="How much likeness counts against relevance, from 0 (not at all) to 1."
+    )
+    explore_share: float = Field(0.02, ge=0, le=0.5, description="Share of answers that are drawn from the pool.")
+    explore_pool: int = Field(20, ge=1, le=200, description="So many of the best an explored answer is drawn from.")
+    explore_new_item_share: float = Field(
+        0.05, ge=0, le=0.5, description="Share of answers that give a lower place to a new item."
+    )
+    explore_new_item_days: float = Field(7.0, gt=0, description="How long an item is new, in days.")
 
     lookup_address: str = Field("127.0.0.1:7700", description="host:port where the command line looks up.")
     up_data: Path = Field(Path(".nearkin"), description="Folder of `nearkin up`, where the command line finds it.")
@@ -283,7 +315,14 @@ def _kind(annotation: object) -> str:
     if get_origin(annotation) is Literal:
         return " or ".join(f"`{option}`" for option in options)
     of = options[0] if options else annotation
-    names = {int: "whole number", float: "number", str: "text", Path: "path", SecretStr: "secret"}
+    names = {
+        bool: "true or false",
+        int: "whole number",
+        float: "number",
+        str: "text",
+        Path: "path",
+        SecretStr: "secret",
+    }
     return names[of] if of in names else str(of)
 
 
