@@ -47,7 +47,7 @@ class ApplyFeedback:
         rules: what counts.
         counting: how what counts is counted.
         metrics: what is counted of the work itself.
-        alive: called whenever something was applied: a long way back, or baskets of thousands of pairs, are no standstill.
+        alive: called whenever something was applied: a long way back is no standstill, nor are baskets of many pairs.
         now: the time in seconds since the epoch.
     """
 
