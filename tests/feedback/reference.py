@@ -80,8 +80,8 @@ def recount(
         prior: of a surface and a position.
     """
     sums = Recount()
-    known: dict[tuple[str, int], dict[str, tuple[int, object]]] = defaultdict(dict)
-    deeds: dict[tuple[str, int], dict[object, dict[str, int]]] = defaultdict(lambda: defaultdict(dict))
+    known: dict[tuple[str, int], dict[str, int]] = defaultdict(dict)
+    deeds: dict[tuple[str, int], dict[object, list[int]]] = defaultdict(lambda: defaultdict(list))
     for record in records:
         place = record.topic, record.partition
         try:
@@ -89,16 +89,11 @@ def recount(
         except InvalidEvent:
             sums.refused.add((*place, record.offset))
             continue
-        ids, done = known[place], deeds[place]
-        before = ids.get(event.event_id)
-        repeated = before is not None and before[0] >= record.offset - window
-        if before is not None:
-            done[before[1]].pop(event.event_id, None)
-        deed = _deed(event)
-        of_user = [at for at in done[deed].values() if at >= record.offset - window]
-        clamped = event.user is not None and len(of_user) >= clamp
-        ids[event.event_id] = record.offset, deed
-        done[deed][event.event_id] = record.offset
+        ids, done = known[place], deeds[place][_deed(event)]
+        repeated = ids.get(event.event_id, -window - 1) >= record.offset - window
+        clamped = event.user is not None and sum(at >= record.offset - window for at in done) >= clamp
+        ids[event.event_id] = record.offset
+        done.append(record.offset)
         try:
             require_timely(event, record.timestamp_ms)
         except InvalidEvent:

@@ -49,6 +49,9 @@ UNKNOWN_TRIES = 3
 #: How long a stopping worker may take to finish its batch, commit and leave.
 STOP_GRACE_S = 25.0
 
+#: How often the broker is asked which partitions the topics have.
+METADATA_MAX_AGE_MS = 5_000
+
 #: How often a ledger is called, and how long it may take to say where to begin, in seconds.
 TICK_S, BEGIN_S = 1.0, 10.0
 
@@ -68,8 +71,11 @@ class Ledger(Protocol):
         What it leaves out, or has no time for, is read from where the group has committed.
         """
 
-    async def tick(self) -> None:
+    async def tick(self) -> Mapping[Place, int]:
         """Do what is due about once a second, whether or not events come.
+
+        Returns:
+            Partitions that are to be read on from another offset than the next, and from which.
 
         Raises:
             TemporaryError: it is called again later.
@@ -248,6 +254,8 @@ class Worker:
             # The watchdog says when a worker hangs. A worker that waits for an engine must keep its partitions.
             broker_max_poll_interval=24 * 3600.0,
             broker_commit_interval=1.0,
+            # So long a topic that is made again, or has more partitions, goes unnoticed; Faust would say five minutes.
+            consumer_metadata_max_age_ms=METADATA_MAX_AGE_MS,
             broker_max_poll_records=max(512, self._batch),
             # A batch that waits for an engine must not hold a rebalance up: it goes on, and acknowledges nothing.
             stream_wait_empty=False,
@@ -365,7 +373,9 @@ class Worker:
         self._ticked_at = time.monotonic()
         self._progress.in_flight_since = self._ticked_at
         try:
-            await ledger.tick()
+            elsewhere = await ledger.tick()
+            if elsewhere and self._app is not None:
+                await self._app.consumer.seek_wait({TP(*place): offset for place, offset in elsewhere.items()})
         except TemporaryError as error:
             self._engine_failed(error)
             log.warning("temporary failure", extra=fields(engine=engine_of(error), problem=str(error)))
