@@ -58,6 +58,7 @@ def statistics_of(random: pd.DataFrame, everything: pd.DataFrame) -> SurfaceStat
     return SurfaceStatistics(
         exposures=by_position(all_at, np.ones(len(all_at))),
         clicks=by_position(all_at, everything["click"].to_numpy(np.float64)),
+        randomised=by_position(at, np.ones(len(at))),
         weights=by_position(at, weights),
         weights_of_clicks=by_position(at, weights * clicks),
         squares=by_position(at, weights**2),

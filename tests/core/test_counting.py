@@ -172,6 +172,7 @@ class TestTheStreamAsAWhole:
         found = self.of(anchor, slate(Shown("x", 1, 0.25), Shown("y", 2, 1.0)), act(propensity=0.25))
         assert {key: amount for key, amount in found.items() if "/" in key[1]} == {
             (anchor, "1/w", Metric.EXPOSURES): 4,
+            (anchor, "1/w", Metric.EXPECTED): 1,
             (anchor, "1/w", Metric.CLICKS): 4,
             (anchor, "1/v", Metric.EXPOSURES): 16,
             (anchor, "1/v", Metric.CLICKS): 16,

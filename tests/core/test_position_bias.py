@@ -65,6 +65,7 @@ class World:
         return SurfaceStatistics(
             exposures=padded(np.ones_like(weights)),
             clicks=padded(self.clicked),
+            randomised=padded(np.ones_like(weights) * randomised),
             weights=padded(weights),
             weights_of_clicks=padded(weights * self.clicked),
             squares=padded(weights**2),
@@ -81,7 +82,7 @@ def padded(columns: np.ndarray) -> np.ndarray:
 
 def empty(**known: np.ndarray) -> SurfaceStatistics:
     nobody = SampledPairs(np.zeros(0, np.intp), np.zeros(0, np.intp), np.zeros(0), np.zeros(0))
-    names = ("exposures", "clicks", "weights", "weights_of_clicks", "squares", "squares_of_clicks")
+    names = ("exposures", "clicks", "randomised", "weights", "weights_of_clicks", "squares", "squares_of_clicks")
     return SurfaceStatistics(**{**dict.fromkeys(names, NONE), "sample": nobody, **known})  # type: ignore[arg-type]
 
 
@@ -157,6 +158,7 @@ class TestWhatIsKnown:
             empty(
                 exposures=exposures,
                 clicks=clicks,
+                randomised=exposures,
                 weights=weights,
                 weights_of_clicks=clicks * 10,
                 squares=weights * 10,
@@ -167,6 +169,15 @@ class TestWhatIsKnown:
         one, two, three = found.positions
         assert 0 < three.value < two.value < one.value
         assert three.high / three.low > 10 * one.high / one.low  # type: ignore[operator]
+
+    @pytest.mark.parametrize(("lower", "method"), [(1, Method.RANDOMISED), (3, Method.CLICK_MODEL)])
+    def test_a_share_whose_lower_positions_take_other_items_too_is_not_believed(
+        self, lower: int, method: Method
+    ) -> None:
+        world = World(2, 20_000)
+        # As if the policy could put so many times more items there, each so much more seldom.
+        world.propensity[:, PLACES // 2 :] /= lower
+        assert learn(world.statistics()).method is method
 
     def test_pairs_that_stood_at_one_position_tell_nothing(self) -> None:
         count_of = 50
@@ -215,6 +226,7 @@ def test_what_is_counted_is_what_is_learned_from() -> None:
     for column, part in ((0, found.exposures), (1, found.clicks)):
         by_hand = [sum(row[column] for (_, at), row in rows.items() if at == position) for position in range(1, 6)]
         assert part == pytest.approx(first(*by_hand))
+    assert found.randomised == pytest.approx(found.exposures)
     assert found.weights == pytest.approx(found.exposures * 2)
     assert found.squares_of_clicks == pytest.approx(found.clicks * 4)
     sampled = sorted(zip(found.sample.exposures, found.sample.clicks, found.sample.position + 1, strict=True))

@@ -18,7 +18,8 @@ event adds only to those of its own shard, and a reader adds up those of all sha
 |---|---|---|
 | `surfaces` | a surface | exposures and clicks there, with their positions known or not |
 | `positions` of a surface | a position | exposures and clicks |
-| | `POSITION/w`, `POSITION/v` | the same of the randomised share, weighted by 1 / propensity, and by its square |
+| | `POSITION/w`, `POSITION/v` | the same of the randomised share, weighted by 1 / propensity, and by its square; the |
+| | | exposures without weights under `EXPECTED` of the first |
 | `sample` of a surface | `PAIR@POSITION`, of a sixteenth of the pairs | exposures, and clicks under `EXPECTED` |
 | `popular` | an item | visits under `CO_VISITS`, and the good that was done with it beside any anchor |
 
@@ -153,7 +154,9 @@ def _count_slate(event: Impressions, tallies: Sequence[Tally | None], by: Counti
         if place.propensity is not None and place.propensity < 1:
             inverse = 1 / max(place.propensity, LEAST_PROPENSITY)
             name = _WEIGHTS[position]
-            (places.get(name) or _row(places, name))[_EXPOSURES] += weight * inverse
+            row = places.get(name) or _row(places, name)
+            row[_EXPOSURES] += weight * inverse
+            row[_EXPECTED] += weight
             name = _SQUARES[position]
             (places.get(name) or _row(places, name))[_EXPOSURES] += weight * inverse * inverse
         pair = crc32(item.encode(), seed)

@@ -8,7 +8,8 @@ further up, so clicks by position alone tell the two apart in no way. Two things
 *The randomised share.* Weighted by 1 / propensity, every item that the policy may draw stands everywhere equally often,
 and what is left is the position (Joachims, Swaminathan, Schnabel, "Unbiased learning-to-rank with biased feedback",
 WSDM 2017); normalised by the weights' sum (SNIPS: Swaminathan and Joachims, NIPS 2015). It takes a policy that may put
-the same items at each position, if seldom.
+the same items at each position, if seldom. That can be seen: a slate's weight at a position is, on average, the number
+of items that the policy may put there, so where it differs between positions, this method is not used.
 
 *The same pair at several positions.* What changed for it is the position alone (intervention harvesting: Agarwal,
 Zaitsev, Wang, Li, Najork, Joachims, "Estimating position bias without intrusive interventions", WSDM 2019). Clicks are
@@ -48,6 +49,9 @@ AT = "@"
 #: 95% of a normal distribution lie within so many standard deviations.
 _NORMAL_95 = 1.959964
 
+#: How much the numbers of items that may stand at two positions may differ, beyond chance; a share.
+_SAME_ITEMS = 0.1
+
 _DEFAULT = np.array([default_prior(position) for position in range(1, POSITIONS + 1)])
 
 
@@ -79,11 +83,13 @@ class SurfaceStatistics:
         weights_of_clicks: the same over clicks.
         squares: the sums of the weights' squares over exposures.
         squares_of_clicks: the same over clicks.
+        randomised: exposures of the randomised share, without weights.
         sample: of pairs at their positions.
     """
 
     exposures: Array
     clicks: Array
+    randomised: Array
     weights: Array
     weights_of_clicks: Array
     squares: Array
@@ -93,11 +99,12 @@ class SurfaceStatistics:
 
 def read_statistics(positions: Iterable[AnchorEvidence], sample: Iterable[AnchorEvidence]) -> SurfaceStatistics:
     """Add up what the reserved anchors of all shards hold of a surface (`core.counting` says in which form)."""
-    sums = {suffix: np.zeros((POSITIONS, 2)) for suffix in ("", WEIGHTS, SQUARES)}
+    columns = [Metric.EXPOSURES, Metric.CLICKS, Metric.EXPECTED]
+    sums = {suffix: np.zeros((POSITIONS, len(columns))) for suffix in ("", WEIGHTS, SQUARES)}
     for found in positions:
         for candidate, counts in zip(found.candidates, found.counts, strict=True):
             position, slash, suffix = candidate.partition("/")
-            sums[slash + suffix][int(position) - 1] += counts[[Metric.EXPOSURES, Metric.CLICKS]]
+            sums[slash + suffix][int(position) - 1] += counts[columns]
     numbers: dict[str, int] = {}
     rows = []
     for found in sample:
@@ -110,6 +117,7 @@ def read_statistics(positions: Iterable[AnchorEvidence], sample: Iterable[Anchor
     return SurfaceStatistics(
         exposures=counted[:, 0],
         clicks=counted[:, 1],
+        randomised=weights[:, 2],
         weights=weights[:, 0],
         weights_of_clicks=weights[:, 1],
         squares=squares[:, 0],
@@ -147,7 +155,7 @@ def from_randomised_share(statistics: SurfaceStatistics, enough: float) -> tuple
 
     Returns:
         (`POSITIONS`,) the logarithms and (`POSITIONS`, `POSITIONS`) their covariance; None where there are too few
-        clicks.
+        clicks, or the policy may not put the same items everywhere.
     """
     shown = statistics.weights > 0
     weights = np.where(shown, statistics.weights, 1.0)
@@ -156,7 +164,7 @@ def from_randomised_share(statistics: SurfaceStatistics, enough: float) -> tuple
     clicked = (rates > 0) & (spread > 0)
     worth = np.zeros(POSITIONS)
     worth[clicked] = (rates * weights)[clicked] ** 2 / spread[clicked]
-    if worth.sum() < enough:
+    if worth.sum() < enough or not _has_same_items(statistics):
         return None
     # Without a click, exposures still say that it is not more: so many without weights would say as much.
     squares = np.where(shown, statistics.squares, 1.0)
@@ -164,6 +172,17 @@ def from_randomised_share(statistics: SurfaceStatistics, enough: float) -> tuple
     level = worth.sum() / (size @ _DEFAULT)
     logarithms = np.log((worth + 1) / (size + 1 / (level * _DEFAULT)))
     return logarithms, np.diag(1 / (worth + 1))
+
+
+def _has_same_items(statistics: SurfaceStatistics) -> bool:
+    """Whether the policy may put about as many items at each position as at any other."""
+    shown = (statistics.weights > 0) & (statistics.randomised > 0)
+    weights = statistics.weights[shown]
+    items = np.log(weights / statistics.randomised[shown])
+    variances = statistics.squares[shown] / weights**2
+    most, least = int(items.argmax()), int(items.argmin())
+    by_chance = 3 * math.sqrt(variances[most] + variances[least])
+    return bool(items[most] - items[least] <= math.log1p(_SAME_ITEMS) + by_chance)
 
 
 def from_repeated_pairs(statistics: SurfaceStatistics, enough: float) -> tuple[Array, Array] | None:
