@@ -12,7 +12,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from nearkin.core.candidates import Candidates, ItemFacts
+from nearkin.core.candidates import Candidates
 from nearkin.core.rules import Moved, Rule
 from nearkin.core.sketch import similarities
 
@@ -77,16 +77,22 @@ def likeness(candidates: Candidates, rows: Sequence[int]) -> Array:
     """
     facts = [candidates.facts[row] for row in rows]
     alike = np.maximum(similarities([one.sketch for one in facts]), 0.0)
-    for place, one in enumerate(facts):
-        if one.sketch:
-            continue
-        for other, another in enumerate(facts):
-            if other != place:
-                alike[place, other] = alike[other, place] = _agreement(one, another)
+    unknown = np.fromiter((not one.sketch for one in facts), bool, len(facts))
+    if unknown.any():
+        agreement = 0.5 * _together([one.categories for one in facts])
+        agreement += 0.5 * _together([(one.maker,) if one.maker else () for one in facts])
+        alike = np.where(unknown[:, None] | unknown, agreement, alike)
+        np.fill_diagonal(alike, 1.0)
     return alike
 
 
-def _agreement(one: ItemFacts, another: ItemFacts) -> float:
-    category = not set(one.categories).isdisjoint(another.categories)
-    maker = bool(one.maker) and one.maker == another.maker
-    return 0.5 * category + 0.5 * maker
+def _together(names: Sequence[Sequence[str]]) -> Array:
+    """(n, n) 1 where two of n items share a name, else 0."""
+    named: dict[str, list[int]] = {}
+    for place, some in enumerate(names):
+        for name in some:
+            named.setdefault(name, []).append(place)
+    shared = np.zeros((len(names), len(names)))
+    for places in named.values():
+        shared[np.ix_(places, places)] = 1.0
+    return shared
