@@ -1,4 +1,4 @@
-"""`nearkin demo`: a real catalogue through the real stack, and the proof that what was just published is found."""
+"""`nearkin demo`: a real catalogue through the real stack, new items found at once, and what real purchases change."""
 
 import asyncio
 import json
@@ -27,10 +27,12 @@ from nearkin.cli.terminal import terminal
 if TYPE_CHECKING:
     from nearkin.cli.prove_searchable import Proofs
     from nearkin.cli.read_freshness import StageAges
+    from nearkin.cli.replay_purchases import Purchases
     from nearkin.client.lookup import LookupClient, SimilarItems
     from nearkin.client.producer import Producer
     from nearkin.embedded.catalogue.online_retail import CatalogueItem
     from nearkin.embedded.stack import Stack
+    from nearkin.learning.dataset import Dataset
 
 #: Items first sold on or after this day are held back, and streamed in as new.
 HELD_BACK_FROM = date(2011, 10, 1)
@@ -79,6 +81,7 @@ class Figures:
     poll_s: dict[str, float] | None = None
     searches: int = 0
     shown: tuple[Shown, ...] = ()
+    purchases: "Purchases | None" = None
     total_s: float = 0.0
 
 
@@ -88,13 +91,17 @@ class Figures:
 )
 @click.option("--keep", is_flag=True, help="Leave everything running at the end, until Ctrl-C.")
 def demo(json_file: Path | None, keep: bool) -> None:
-    """Stream a real catalogue through the whole stack and find what was published a moment ago.
+    """Stream a real catalogue through the whole stack, find what was published a moment ago, and learn from purchases.
 
-    Starts broker, Redis, index, indexers and look-ups on free ports in a temporary folder, loads the items of a gift
-    retailer that were sold before October 2011, streams the newer ones in at 50 a second, proves each one searchable
-    over gRPC, and stops everything. Exits with 1 where an item was not proved, or fewer than five were found from an
-    older one.
+    Starts broker, Redis, index, workers and look-ups on free ports in a temporary folder, loads the items of a gift
+    retailer that were sold before October 2011, streams the newer ones in at 50 a second and proves each one searchable
+    over gRPC. Then it replays real invoices from before October 2011 on their own clock, shows the same anchors before
+    and after, holds the answers against what was bought later, and stops everything. Exits with 1 where an item was not
+    proved, or fewer than five were found from an older one.
     """
+    from nearkin.cli.evaluate import read_shipped
+    from nearkin.cli.replay_purchases import CUT
+    from nearkin.cli.replay_visits import REPLAYING
     from nearkin.cli.show_stack import Reporter
     from nearkin.embedded.stack import StopRequested, run_stack
 
@@ -105,12 +112,13 @@ def demo(json_file: Path | None, keep: bool) -> None:
     figures = Figures()
     folder = Path(tempfile.mkdtemp(prefix="nearkin-demo-"))
     finished = False
+    reading: asyncio.Task[Dataset]
 
     async def work(stack: "Stack") -> None:
         nonlocal finished
         figures.start_s = time.perf_counter() - began
         console.print(f"The stack is up after {figures.start_s:.1f} s.", highlight=False)
-        await _demonstrate(stack, figures, console)
+        await _demonstrate(stack, figures, console, reading)
         figures.total_s = time.perf_counter() - began
         _show(console, figures, stack)
         _write_json(json_file, figures, stack)
@@ -122,9 +130,15 @@ def demo(json_file: Path | None, keep: bool) -> None:
             )  # fmt: skip
             await asyncio.Event().wait()
 
-    console.print("Starting broker, Redis, index, two indexers and look-ups ...")
+    async def run() -> None:
+        nonlocal reading
+        reading = asyncio.create_task(asyncio.to_thread(read_shipped, CUT))
+        report = Reporter(terminal(stderr=True)).report
+        await run_stack(folder, work, report=report, environment=REPLAYING)
+
+    console.print("Starting broker, Redis, index, two indexers, the feedback worker and look-ups ...")
     try:
-        asyncio.run(run_stack(folder, work, report=Reporter(terminal(stderr=True)).report))
+        asyncio.run(run())
     except StopRequested:
         if not finished:
             click.echo("interrupted", err=True)
@@ -140,12 +154,15 @@ def demo(json_file: Path | None, keep: bool) -> None:
         raise click.exceptions.Exit(1)
 
 
-async def _demonstrate(stack: "Stack", figures: Figures, console: Console) -> None:
+async def _demonstrate(stack: "Stack", figures: Figures, console: Console, reading: "asyncio.Task[Dataset]") -> None:
     from nearkin.cli.prove_searchable import Proofs
     from nearkin.cli.read_freshness import ages_between, read_counts
+    from nearkin.cli.replay_purchases import replay_purchases
+    from nearkin.cli.target import addresses_of
     from nearkin.client.lookup import LookupClient
     from nearkin.client.producer import Producer
     from nearkin.embedded.catalogue.online_retail import load_catalogue
+    from nearkin.ops.settings import load_settings
 
     catalogue = load_catalogue()
     older = [one for one in catalogue if one.first_sold < HELD_BACK_FROM]
@@ -167,6 +184,9 @@ async def _demonstrate(stack: "Stack", figures: Figures, console: Console) -> No
             figures.searches = proofs.searches
             found = [one for one in newer if one.id in proofs.seconds]
             figures.shown = tuple(await _both_directions(lookups, found, {one.id for one in older}))
+            with _progress(console) as progress:
+                settings = load_settings(**addresses_of(stack.endpoints), clock="stream")
+                figures.purchases = await replay_purchases(settings, lookups, await reading, progress)
 
 
 async def _load(
@@ -271,6 +291,7 @@ def _summary(values: list[float]) -> dict[str, float]:
 
 def _show(console: Console, figures: Figures, stack: "Stack") -> None:
     from nearkin.cli.prove_searchable import POLL_S
+    from nearkin.cli.replay_purchases import show_purchases
     from nearkin.cli.show_stack import endpoints_table
 
     console.print(
@@ -302,6 +323,8 @@ def _show(console: Console, figures: Figures, stack: "Stack") -> None:
         _show_item(console, shown)
     if figures.shown:
         console.print(RELATIVE_SCORES, style="dim", highlight=False)
+    if figures.purchases:
+        show_purchases(console, figures.purchases)
     console.print(endpoints_table(stack.endpoints))
     console.print(
         f"Start {figures.start_s:.1f} s, first load of {figures.catalogue_items - figures.new_items} items "

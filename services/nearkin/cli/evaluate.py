@@ -38,13 +38,6 @@ if TYPE_CHECKING:
 #: Names the data set that ships with the package, where no file of this name is there, and its cut.
 SHIPPED, SHIPPED_CUT = "online-retail", datetime(2011, 10, 1, tzinfo=UTC)
 
-#: What its own stack runs with: a log of the past, answers that wait for the evidence, and that nobody will learn from.
-ENVIRONMENT = {
-    "NEARKIN_CLOCK": "stream",
-    "NEARKIN_LOOKUP_EVIDENCE_BUDGET_MS": "5000",
-    "NEARKIN_LOOKUP_LOG_RATE": "0",
-}
-
 #: A ranking's answers, by anchor.
 Answers = dict[str, list[str]]
 
@@ -176,8 +169,8 @@ def show_scores(console: Console, scores: "Mapping[Ranking, Sequence[Score]]", a
         table = Table("metric", "ranking", "score, 95%", f"gain over {against}, 95%", title=title, title_justify="left")
         for metric, rows in metrics.items():
             for place, (ranking, one) in enumerate(rows):
-                gain = "" if one.difference is None else _cell(one.difference, "+.3f")
-                table.add_row("" if place else metric, str(ranking), _cell(one.value, ".3f"), gain)
+                gain = "" if one.difference is None else with_interval(one.difference, "+.3f")
+                table.add_row("" if place else metric, str(ranking), with_interval(one.value, ".3f"), gain)
             table.add_section()
         console.print(table)
 
@@ -242,6 +235,7 @@ def _tell_what_is_missing(console: Console, known: "Dataset") -> None:
 
 def _beside_its_own(work: "Callable[[Settings], Any]", console: Console) -> dict[Ranking, Answers]:
     """Do the work beside a stack of its own, which is gone afterwards with its data."""
+    from nearkin.cli.replay_visits import REPLAYING
     from nearkin.cli.show_stack import Reporter
     from nearkin.embedded.stack import StopRequested, run_stack
     from nearkin.ops.settings import load_settings
@@ -253,8 +247,9 @@ def _beside_its_own(work: "Callable[[Settings], Any]", console: Console) -> dict
         return found
 
     try:
-        report = Reporter(console).report
-        return asyncio.run(run_stack(folder, beside, report=report, environment=ENVIRONMENT))
+        # Nobody will learn from these answers.
+        environment = REPLAYING | {"NEARKIN_LOOKUP_LOG_RATE": "0"}
+        return asyncio.run(run_stack(folder, beside, report=Reporter(console).report, environment=environment))
     except StopRequested:
         click.echo("interrupted", err=True)
         raise click.exceptions.Exit(130) from None
@@ -325,7 +320,8 @@ def _timed(done: Evaluated, step: str) -> Iterator[None]:
     done.seconds[step] = round(time.perf_counter() - began, 2)
 
 
-def _cell(value: "Interval | float", form: str) -> str:
+def with_interval(value: "Interval | float", form: str) -> str:
+    """A mean with its interval, or a figure that has none."""
     if isinstance(value, float):
         return format(value, form)
     return f"{value.mean:{form}} [{value.low:{form}}, {value.high:{form}}]"

@@ -157,7 +157,7 @@ def describe_pairs(
     import numpy as np
 
     from nearkin.core.evidence import Metric, coec, coec_deviation, cosine, lift, shrunk_pmi, strength
-    from nearkin.core.features import COEC_PRIOR, PMI_PRIOR
+    from nearkin.core.features import CO_VISITS_PRIOR, COEC_PRIOR
 
     counts, own = remembered.counts, remembered.visits
     visits = np.array([marginals[one] for one in remembered.candidates])
@@ -170,7 +170,7 @@ def describe_pairs(
         "visits": visits,
         "cosine": cosine(together, own, visits),
         "lift": lift(together, own, visits, all_visits),
-        "pmi": shrunk_pmi(together, own, visits, all_visits, PMI_PRIOR),
+        "pmi": shrunk_pmi(together, own, visits, all_visits, CO_VISITS_PRIOR),
     }
     pairs = [
         Pair(

@@ -22,8 +22,11 @@ from nearkin.ops.read_log import Logs
 from nearkin.ops.settings import Settings
 from nearkin.stores.evidence import connect, rules_of
 
+#: What a stack runs with that a log is replayed to: the log's clock, and answers that wait for the evidence.
+REPLAYING = {"NEARKIN_CLOCK": "stream", "NEARKIN_LOOKUP_EVIDENCE_BUDGET_MS": "5000"}
+
 #: The pause between two questions how far the visits are counted, in seconds.
-ASK_EVERY_S = 0.2
+ASK_EVERY_S = 0.3
 
 #: Look-ups read what holds for the stream as a whole once a second, so what counts is seen by all of them this much
 #: later, in seconds.
