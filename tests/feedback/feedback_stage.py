@@ -8,9 +8,9 @@ from pathlib import Path
 
 from kafka import KafkaConsumer, KafkaProducer, TopicPartition
 
-from feedback.reference import find_differences, recount
+from feedback.reference import Recount, find_differences, recount
 from nearkin.contracts.topics import FEEDBACK, VISITS
-from nearkin.core.evidence import EvidenceRules, Source
+from nearkin.core.evidence import EvidenceRules, Metric, Source
 from nearkin.embedded.broker import EmbeddedBroker
 from nearkin.ops.read_log import Logs
 from nearkin.ops.record import Record
@@ -28,6 +28,17 @@ USERS = [f"k1:{number:032x}" for number in range(8)]
 Sent = tuple[str, bytes | None, bytes | None]
 
 
+class FeedbackProcess(ServiceProcess):
+    """One feedback worker."""
+
+    def counts(self) -> bool:
+        """Whether it has applied something."""
+        try:
+            return self.metric('nearkin_evidence_batches_total{outcome="applied"') > 0
+        except OSError:
+            return False
+
+
 class FeedbackStage:
     """Engines of its own, and workers as processes.
 
@@ -40,7 +51,7 @@ class FeedbackStage:
         self.folder, self.environment = folder, environment
         self.broker, self.redis = EmbeddedBroker(), RedisProcess(folder / "redis", "--appendfsync", "always")
         (folder / "redis").mkdir()
-        self.processes: list[ServiceProcess] = []
+        self.processes: list[FeedbackProcess] = []
         self.ends: dict[tuple[str, int], int] = {}
 
     def __enter__(self):
@@ -58,8 +69,8 @@ class FeedbackStage:
     def make_topics(self):
         apply_topics(self.broker.bootstrap, PARTITIONS, replication=1)
 
-    def worker(self, **environment) -> ServiceProcess:
-        process = ServiceProcess(
+    def worker(self, **environment) -> "FeedbackProcess":
+        process = FeedbackProcess(
             ["-m", "nearkin.feedback"],
             self.folder / f"feedback-{len(self.processes)}.log",
             {
@@ -139,6 +150,20 @@ class FeedbackStage:
             return all(min(held) >= self.ends[place] for place, held in self.guards().items())
 
         eventually(passed, f"all applied; guards {self.guards()}, ends {self.ends}", ceiling_s)
+
+    def recounted(self, **how) -> Recount:
+        """What the log comes to, now."""
+        return recount(self.log(), int(time.time() * 1000), **how)
+
+    def exposures_of(self, anchor: str) -> float:
+        """The exposures that the evidence holds of an anchor, as of now."""
+        at_ms = int(time.time() * 1000)
+
+        async def read(store):
+            held = (await store.read([anchor], [], at_ms)).anchors[anchor]
+            return float(held.counts[:, Metric.EXPOSURES].sum())
+
+        return self.with_store(read)
 
     def differences(self, rules: EvidenceRules | None = None, **how) -> list[str]:
         """Where the evidence differs from a recount of the log."""

@@ -112,8 +112,13 @@ class ApplyFeedback:
                 self._partitions[place] = await self._open(place, logs[place])
         return {place: partition.position for place, partition in self._partitions.items()}
 
-    async def tick(self) -> None:
-        """Move the guards of shards that nothing happened to, and look whether store and logs are what they were."""
+    async def tick(self) -> dict[Place, int]:
+        """Move the guards of shards that nothing happened to, and look whether store and logs are what they were.
+
+        Returns:
+            Where to go on in a topic that was made again.
+        """
+        elsewhere: dict[Place, int] = {}
         logs: Mapping[Place, Log] = {}
         opened = [*self._partitions.items()]
         if len(opened) < len(self._assigned) or time.monotonic() - self._described_at >= DESCRIBE_EVERY_S:
@@ -128,7 +133,7 @@ class ApplyFeedback:
                     "a topic was made again: its events are counted from the first",
                     extra=fields(topic=place[0], partition=place[1], topic_id=found.topic_id),
                 )
-                await self._replace(place, found, max(found.end, partition.passed))
+                elsewhere[place] = (await self._replace(place, found, found.end)).position
                 continue
             if partition.passed > partition.position:
                 await self._catch_up(partition, partition.passed)
@@ -146,6 +151,7 @@ class ApplyFeedback:
             if found is not None:
                 lag = max(0, found.end - min(partition.guards))
                 self._metrics.guard_lag.labels(topic=place[0], partition=str(place[1])).set(lag)
+        return elsewhere
 
     def holds(self, place: Place) -> bool:
         """Whether this worker serves a partition now."""
@@ -223,13 +229,14 @@ class ApplyFeedback:
         )
         await self._replace(place, await self._describe(place), reached)
 
-    async def _replace(self, place: Place, found: Log, until: int) -> None:
+    async def _replace(self, place: Place, found: Log, until: int) -> Partition:
         """Begin anew with a partition, and catch up with what is known to be in its log."""
         fresh = await self._open(place, found)
         fresh.passed = until
         if place in self._assigned:
             self._partitions[place] = fresh
         await self._catch_up(fresh, until)
+        return fresh
 
     async def _catch_up(self, partition: Partition, until: int) -> None:
         """Read the log up to an offset, and apply it."""
