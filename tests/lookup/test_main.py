@@ -80,3 +80,12 @@ def test_a_bundle_that_is_not_there_is_named_and_the_process_exits_with_2(tmp_pa
         assert process.wait(30) == 2
     assert str(tmp_path / "manifest.json") in line["message"]
     assert "NEARKIN_BUNDLE_PATH" in line["message"]
+
+
+def test_a_file_of_decisions_that_is_broken_is_named_with_its_line_and_the_process_exits_with_2(tmp_path):
+    decisions = tmp_path / "decisions.jsonl"
+    decisions.write_text('{"block": "a"}\n{"blocked": "b"}\n')
+    with started(NEARKIN_LOOKUP_LISTEN="127.0.0.1:0", NEARKIN_RULES_FILE=str(decisions)) as process:
+        line = line_that_says(process, "cannot start")
+        assert process.wait(30) == 2
+    assert f"{decisions}:2: is no decision" in line["message"]
