@@ -7,6 +7,7 @@ was seen or bought together. People appear only as pseudonyms, and only so that 
 
 from dataclasses import dataclass
 from enum import StrEnum
+from typing import NamedTuple
 
 
 class Action(StrEnum):
@@ -30,8 +31,7 @@ class VisitKind(StrEnum):
     SESSION = "session"
 
 
-@dataclass(frozen=True, slots=True)
-class Shown:
+class Shown(NamedTuple):
     """One place of a slate.
 
     Attributes:

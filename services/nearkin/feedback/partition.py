@@ -8,7 +8,7 @@ one, first reads so many offsets back (`see`), and then decides as the one befor
 from collections import Counter, deque
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import Final, Literal
+from typing import Final, Literal, NamedTuple
 
 from nearkin.contracts import limits
 from nearkin.contracts.feedback import decode_feedback, decode_visit, require_timely
@@ -52,8 +52,7 @@ class Rules:
     clock: Literal["wall", "stream"] = "wall"
 
 
-@dataclass(frozen=True, slots=True)
-class Waiting:
+class Waiting(NamedTuple):
     """An event that counts and is not applied yet."""
 
     record: Record

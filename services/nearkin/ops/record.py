@@ -1,7 +1,7 @@
 """One Kafka record as a worker hands it on, and what became of one that cannot be served. Knows no Kafka client."""
 
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, NamedTuple
 
 from nearkin.core.errors import PermanentError
 
@@ -9,8 +9,7 @@ from nearkin.core.errors import PermanentError
 Place = tuple[str, int]
 
 
-@dataclass(frozen=True, slots=True)
-class Record:
+class Record(NamedTuple):
     """A record as it lies on the broker: bytes, and where they came from.
 
     Attributes:

@@ -59,6 +59,7 @@ _PRIORS = msgspec.json.Decoder(PositionPriors)
 
 _TOTAL = Struct("<id")
 _MASK = Struct("<H")
+_SHOWN, _SHOWN_MASK = Struct("<Hdd"), 1 << Metric.EXPOSURES | 1 << Metric.EXPECTED
 
 
 def connect(settings: Settings, rules: EvidenceRules) -> "RedisEvidence":
@@ -265,6 +266,8 @@ def _guard_field(source: Source) -> str:
 
 def _pack(counts: Sequence[float]) -> bytes:
     """A mask of the metrics that are not 0, and a double for each."""
+    if counts[0] and counts[1] and not any(counts[2:]):  # most pairs were shown and no more
+        return _SHOWN.pack(_SHOWN_MASK, counts[0], counts[1])
     mask, values = 0, []
     for metric, count in enumerate(counts):
         if count:
