@@ -14,7 +14,19 @@ from pathlib import Path
 from benchmarks.report import BAR_COLUMNS, print_table, read_bars
 
 #: In this order; each is a program of its own, so that one that fails takes no other with it.
-MEASUREMENTS = ("encoding", "index", "lookups", "freshness", "lanes", "quality", "evidence", "positions")
+MEASUREMENTS = (
+    "encoding",
+    "index",
+    "lookups",
+    "freshness",
+    "lanes",
+    "quality",
+    "evidence",
+    "positions",
+    "diversity",
+    "exploration",
+    "off_policy",
+)
 
 RESULTS = Path(__file__).parent / "results"
 

@@ -1,5 +1,8 @@
 """Estimates off policy: right where the log supports the target, refused where it does not."""
 
+import re
+from pathlib import Path
+
 import numpy as np
 import pytest
 from scipy.stats import binom
@@ -149,3 +152,12 @@ def test_an_estimate_from_a_log_that_explored_too_little_of_a_world_is_refused()
     least_believed = np.argsort(world.belief, axis=1)[:, :5]
     with pytest.raises(Misconfigured, match="does not support it at position 1"):
         snips(places_of(lookups, least_believed))
+
+
+def test_the_example_of_the_evaluation_page_runs_and_finds_what_it_says(capsys):
+    page = (Path(__file__).parents[2] / "docs" / "evaluation.md").read_text()
+    (example,) = re.findall(r"```python\n(.*?)```", page, re.DOTALL)
+    names = {}
+    exec(example, names)
+    assert names["found"].low <= 0.28 <= names["found"].high
+    assert "look-ups of that policy" in capsys.readouterr().out

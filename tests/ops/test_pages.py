@@ -25,7 +25,19 @@ def test_every_setting_is_documented_with_its_default():
 
 
 def test_every_metric_has_its_unit_in_its_name():
-    units = ("_seconds", "_total", "_events", "_items", "_points", "_pairs", "_info", "_up", "_ratio", "_version", "_decisions")
+    units = (
+        "_seconds",
+        "_total",
+        "_events",
+        "_items",
+        "_points",
+        "_pairs",
+        "_info",
+        "_up",
+        "_ratio",
+        "_version",
+        "_decisions",
+    )
 
     names = [name for name, *_ in metrics.Metrics(CollectorRegistry()).declared]
 
