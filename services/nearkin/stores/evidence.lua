@@ -4,7 +4,8 @@
 -- KEYS[1]   the shard: "half_life", "visits", "newest", and a guard for each source
 -- KEYS[2..] the anchors: field "" is landmark and visits, every other field is a candidate's counts
 -- ARGV      guard's field, start, end, half-life, landmark, visits, most pairs, pairs after a trim, idle ms, move after,
---           newest time of an event; then for each anchor: visits, number of pairs, and for each pair the candidate and its packed counts
+--           newest time of an event; then for each anchor: visits, number of pairs, and for each pair its packed counts
+--           followed by the candidate, as one: half as many arguments
 --
 -- Packed counts are a mask of the metrics that were counted (16 bits), and a double for each, all little-endian.
 
@@ -37,6 +38,7 @@ local function layout(mask)
     end
     rest = math.floor(rest / 2)
   end
+  known.size = 2 + 8 * #known
   metrics_of[mask] = known
   return known
 end
@@ -113,7 +115,13 @@ local writes = {}
 for number = 2, #KEYS do
   local key, added, pairs_added = KEYS[number], tonumber(ARGV[argument]), tonumber(ARGV[argument + 1])
   local first = argument + 2
-  argument = first + 2 * pairs_added
+  argument = first + pairs_added
+  local ids, counts = {}, {}
+  for place = 1, pairs_added do
+    local both = ARGV[first + place - 1]
+    local size = layout(sunpack('<H', both)).size
+    ids[place], counts[place] = both:sub(size + 1), both:sub(1, size)
+  end
   local head, keep, scale, moved = add_total(redis.call('HGET', key, ''), added)
   local held_pairs = math.max(redis.call('HLEN', key) - 1, 0)
   local all = moved or held_pairs + pairs_added > most
@@ -124,18 +132,16 @@ for number = 2, #KEYS do
       if fields[place] ~= '' then old[fields[place]] = fields[place + 1] end
     end
   else
-    for from = first, argument - 1, AT_ONCE do
-      local ids = {}
-      for place = from, math.min(from + AT_ONCE, argument) - 1, 2 do ids[#ids + 1] = ARGV[place] end
-      local values = redis.call('HMGET', key, unpack(ids))
-      for place = 1, #ids do
-        if values[place] then old[ids[place]] = values[place] end
+    for from = 1, #ids, AT_ONCE do
+      local last = math.min(from + AT_ONCE - 1, #ids)
+      local values = redis.call('HMGET', key, unpack(ids, from, last))
+      for place = from, last do
+        if values[place - from + 1] then old[ids[place]] = values[place - from + 1] end
       end
     end
   end
-  for place = first, argument - 1, 2 do
-    local id, packed = ARGV[place], ARGV[place + 1]
-    local before = old[id]
+  for place, id in ipairs(ids) do
+    local before, packed = old[id], counts[place]
     if before then
       new[id] = add(before, keep, packed, scale)
     elseif scale == 1 then

@@ -216,12 +216,8 @@ class RedisEvidence:
         arguments += [batch.landmark, batch.visits]
         arguments += [rules.most_pairs, rules.pairs_after_trim, rules.idle_ms, MOVE_AFTER, batch.newest_ms]
         for delta in batch.deltas:
-            pairs: list[Any] = []
-            for candidate, counts in delta.pairs.items():
-                packed = _pack(counts)
-                if len(packed) > _MASK.size:
-                    pairs += (candidate, packed)
-            arguments += (delta.visits, len(pairs) // 2, *pairs)
+            pairs = [_pack(counts) + candidate.encode() for candidate, counts in delta.pairs.items() if any(counts)]
+            arguments += (delta.visits, len(pairs), *pairs)
         return ("EVALSHA", _SCRIPT_ID, len(keys), *keys, *arguments)
 
     def _evidence(self, fields: dict[bytes, bytes], at_ms: int) -> AnchorEvidence:
