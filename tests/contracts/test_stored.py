@@ -11,7 +11,6 @@ from nearkin.contracts.events import Kind
 from nearkin.contracts.stored import (
     PAYLOAD_INDEXES,
     attribute_key,
-    category_key,
     facts_of,
     from_payload,
     to_facts,
@@ -28,6 +27,7 @@ from nearkin.core.item import (
     Price,
     Quantity,
     Status,
+    category_key,
     deleted,
     merge,
     offered,

@@ -154,7 +154,9 @@ def test_what_only_a_removed_item_was_like_stays():
     """The middle one is like both ends, which are not like each other."""
     one, other = vector(1), vector(2)
     middle = one + other
-    candidates = candidates_of(*(ItemFacts(n, sketch=sketch(v)) for n, v in zip("amz", (one, middle, other), strict=True)))
+    candidates = candidates_of(
+        *(ItemFacts(n, sketch=sketch(v)) for n, v in zip("amz", (one, middle, other), strict=True))
+    )
     assert kept(candidates, Rules(near_duplicate=0.5)) == ["a", "z"]
 
 

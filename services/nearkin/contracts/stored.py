@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Any, Final, Literal
 import msgspec
 
 from nearkin.core.candidates import ItemFacts
-from nearkin.core.item import Availability, CategoryPath, Content, ItemState, Offer
+from nearkin.core.item import Availability, Content, ItemState, Offer, category_key
 from nearkin.core.ports import IndexedItem
 
 if TYPE_CHECKING:
@@ -77,11 +77,6 @@ def _defaults(kind: "type[DataclassInstance]") -> list[tuple[str, object]]:
 
 
 _CONTENT, _OFFER, _STATE = _defaults(Content), _defaults(Offer), _defaults(ItemState)
-
-
-def category_key(path: CategoryPath) -> str:
-    """The keyword of a category path: its names joined by "/", with "%" and "/" in them escaped."""
-    return "/".join([name.replace("%", "%25").replace("/", "%2F") for name in path])
 
 
 def attribute_key(name: str, value: str) -> str:

@@ -39,7 +39,7 @@ class ItemFacts:
     Attributes:
         id: the item's id.
         title: its title.
-        categories: the keys of its whole category paths (`contracts.stored.category_key`).
+        categories: the keys of its whole category paths (`core.item.category_key`).
         price: of the offer in force; None where it has none.
         currency: of the price, ISO 4217.
         availability: of the offer in force.

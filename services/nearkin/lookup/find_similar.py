@@ -14,14 +14,13 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from nearkin.contracts.stored import category_key
 from nearkin.core.answer import Placed
 from nearkin.core.candidates import AnchorContext, Array, Candidates, CandidateSource, ItemFacts, Source
 from nearkin.core.errors import DeadlineExceeded, NearkinError, PermanentError, Unavailable
 from nearkin.core.evidence import AnchorEvidence, Metric
 from nearkin.core.exploration import Policy
 from nearkin.core.filters import ItemFilter
-from nearkin.core.item import Content
+from nearkin.core.item import Content, category_key
 from nearkin.core.ports import ContentEncoder, ItemCollection, ItemIndex
 from nearkin.core.ranking import RankingWeights
 from nearkin.core.retrieval import Ranking

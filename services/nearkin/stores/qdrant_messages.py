@@ -9,9 +9,9 @@ from typing import Any
 import numpy as np
 from qdrant_client import grpc as wire
 
-from nearkin.contracts.stored import EVERYWHERE, attribute_key, category_key, to_payload
+from nearkin.contracts.stored import EVERYWHERE, attribute_key, to_payload
 from nearkin.core.filters import ItemFilter, PriceRange
-from nearkin.core.item import NEVER, Versions
+from nearkin.core.item import NEVER, Versions, category_key
 from nearkin.core.ports import IndexedItem, ItemWrite, Search, Stored
 from nearkin.core.vectors import SparseVector, VectorName, Vectors
 
