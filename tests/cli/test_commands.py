@@ -21,7 +21,10 @@ START_MS = 1_700_000_000_000
 ITEMS = b'{"id": "1", "title": "Red mug"}\n{"id": "2", "title": "Blue mug"}\n'
 
 
-@pytest.mark.parametrize("command", [[], ["up"], ["demo"], ["publish"], ["delete"], ["similar"], ["item"], ["topics"]])
+@pytest.mark.parametrize(
+    "command",
+    [[], ["up"], ["demo"], ["publish"], ["delete"], ["similar"], ["item"], ["topics"], ["evidence"], ["evaluate"]],
+)
 def test_every_command_has_help(nearkin, command):
     result = nearkin(*command, "--help")
     assert result.exit_code == 0

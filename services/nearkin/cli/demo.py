@@ -244,7 +244,7 @@ async def _both_directions(lookups: "LookupClient", found: Sequence["CatalogueIt
     # Items of one range lie side by side in the catalogue: a stride shows different ones.
     stride = max(1, len(found) // SHOWN)
     for one in [item for start in range(stride) for item in found[start::stride]]:
-        answer = await lookups.similar(item_id=one.id, k=20)
+        answer = await lookups.similar(item_id=one.id, k=20, no_exploration=True)
         shown = await _known_by(lookups, one, answer, older)
         (known if shown.older_id else unknown).append(shown)
         if len(known) == SHOWN:
@@ -257,7 +257,7 @@ async def _known_by(lookups: "LookupClient", one: "CatalogueItem", answer: "Simi
     for near in answer.neighbours:
         if near.id not in older:
             continue
-        theirs = await lookups.similar(item_id=near.id, k=10)
+        theirs = await lookups.similar(item_id=near.id, k=10, no_exploration=True)
         ids = [neighbour.id for neighbour in theirs.neighbours]
         if one.id in ids:
             return Shown(one.id, one.title, neighbours, near.id, near.title, ids.index(one.id) + 1)
