@@ -83,20 +83,15 @@ class ApplyFeedback:
         by_place: dict[Place, list[Record]] = {}
         for record in records:
             by_place.setdefault((record.topic, record.partition), []).append(record)
-        try:
-            partitions = []
-            for place, some in by_place.items():
-                # What another worker holds by now is its to count.
-                if place in self._assigned:
-                    partitions.append(await self._take(place, some))
-            await self._apply(partitions, consumed_at)
-        except TemporaryError:
-            raise
-        except Exception:
-            # What is known of the partitions may be half changed.
-            for place in by_place:
-                self._partitions.pop(place, None)
-            raise
+        # At once, so that one is read and summed up while the store applies another.
+        outcomes = await asyncio.gather(
+            # What another worker holds by now is its to count.
+            *(self._serve(place, some, consumed_at) for place, some in by_place.items() if place in self._assigned),
+            return_exceptions=True,
+        )
+        for outcome in outcomes:
+            if isinstance(outcome, BaseException):
+                raise outcome
         return []
 
     async def begin(self, places: frozenset[Place]) -> dict[Place, int]:
@@ -156,6 +151,17 @@ class ApplyFeedback:
     def holds(self, place: Place) -> bool:
         """Whether this worker serves a partition now."""
         return place in self._assigned
+
+    async def _serve(self, place: Place, records: Sequence[Record], consumed_at: float) -> None:
+        """Apply a batch's records of one partition."""
+        try:
+            await self._apply(await self._take(place, records), consumed_at)
+        except TemporaryError:
+            raise
+        except Exception:
+            # What is known of the partition may be half changed.
+            self._partitions.pop(place, None)
+            raise
 
     async def _take(self, place: Place, records: Sequence[Record]) -> Partition:
         """Take what is new of a partition's records, and what of the log lies between."""
@@ -243,35 +249,27 @@ class ApplyFeedback:
         async for records in self._logs.read(partition.place, partition.position, until):
             for record in records:
                 partition.take(record)
-            await self._apply([partition], self._now())
+            await self._apply(partition, self._now())
             self._alive()
         partition.position = max(partition.position, until)
 
-    async def _apply(self, partitions: Sequence[Partition], consumed_at: float) -> None:
-        """Apply what waits of some partitions, after the dead letters of what was refused."""
+    async def _apply(self, partition: Partition, consumed_at: float) -> None:
+        """Apply what waits of a partition, after the dead letters of what was refused."""
         rounds = 0
-        waiting = list(partitions)
-        while waiting := [each for each in waiting if each.waiting or each.refused]:
-            steps = [(partition, partition.batches(self.counting)) for partition in waiting]
-            for partition in waiting:
-                await self._letters.send(partition.refused)
-                partition.refused = []
-            outcomes = iter(await self._send([batch for _, batches in steps for batch in batches]))
-            self._alive()
-            moved = False
-            for partition, batches in steps:
-                applied = partition.settle([(batch, next(outcomes)) for batch in batches])
-                if applied is None:
-                    waiting.remove(partition)
-                    await self._go_back(partition)
-                elif applied or not partition.waiting:
-                    moved = True
-                    self._count(partition, applied, consumed_at)
-            rounds = 0 if moved else rounds + 1
+        while partition.waiting or partition.refused:
+            batches = partition.batches(self.counting)
+            await self._letters.send(partition.refused)
+            partition.refused = []
+            outcomes = await self._send(batches)
+            applied = partition.settle([*zip(batches, outcomes, strict=True)])
+            if applied is None:
+                await self._go_back(partition)
+                return
+            self._count(partition, applied, consumed_at)
+            rounds = 0 if applied else rounds + 1
             if rounds >= ROUNDS:
                 raise TemporaryError(f"guards were moved by somebody else before each of {ROUNDS} tries")
-        for partition in partitions:
-            self._count(partition, [], consumed_at)
+        self._count(partition, [], consumed_at)
 
     async def _send(self, batches: Sequence[ShardBatch]) -> list[Outcome]:
         """Apply batches in one round trip, and count what became of them."""

@@ -1,5 +1,6 @@
 """Sends dead letters, and returns once the broker has them: they may come twice, never not at all."""
 
+import asyncio
 import logging
 import time
 from collections.abc import Callable, Iterable, Mapping, Sequence
@@ -36,6 +37,7 @@ class DeadLetters:
         self._topics = {topic.name: topic.dead_letters for topic in topics}
         self._redact = {topic.name: clean for topic, clean in (redact or {}).items()}
         self._producer: AIOKafkaProducer | None = None
+        self._one_at_a_time = asyncio.Lock()
 
     @property
     def topics(self) -> list[str]:
@@ -50,6 +52,12 @@ class DeadLetters:
         """
         if not rejected:
             return
+        async with self._one_at_a_time:
+            await self._send(rejected)
+        for each in rejected:
+            self._count(each)
+
+    async def _send(self, rejected: Sequence[Rejected]) -> None:
         try:
             producer = await self._connected()
             now_ms = time.time_ns() // 1_000_000
@@ -64,8 +72,6 @@ class DeadLetters:
                 await (await producer.send_batch(batch, letter.topic, partition=partition))
         except (KafkaError, OSError) as error:
             raise Unavailable("broker", f"dead letters are not taken: {describe(error)}") from error
-        for each in rejected:
-            self._count(each)
 
     async def close(self) -> None:
         """Disconnect."""
