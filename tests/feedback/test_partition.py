@@ -1,0 +1,187 @@
+"""What of a partition counts, and for which shard: a function of the log and the guards alone."""
+
+import asyncio
+import random
+import time
+
+import pytest
+
+from feedback.feedback_stage import ITEMS, USERS, as_sent, make_events
+from feedback.reference import find_differences, recount
+from nearkin.contracts.topics import FEEDBACK
+from nearkin.core.counting import Counting
+from nearkin.core.evidence import DAY_MS, EvidenceRules, Source
+from nearkin.feedback import partition as module
+from nearkin.feedback.partition import Partition, Rules
+from nearkin.ops.record import Record
+from nearkin.stores.memory_evidence import MemoryEvidence
+from nearkin.stores.shards import SHARDS, shard_of
+
+NOW = int(time.time() * 1000)
+RULES = Rules(30 * DAY_MS, window=40, clamp=3)
+SOURCE = Source("topic", 0)
+BY = Counting(shard_of)
+
+
+def log_of(sent):
+    records = [each for each in sent if each[0] == FEEDBACK.name]
+    return [Record(FEEDBACK.name, 0, offset, NOW, key, value) for offset, (_, key, value) in enumerate(records)]
+
+
+def begin(guards=(0,) * SHARDS, position=0, rules=RULES):
+    return Partition((FEEDBACK.name, 0), SOURCE, guards, position, rules, lambda: NOW)
+
+
+def continued(log, guards, rules=RULES):
+    position = min(guards)
+    partition = begin(guards, position, rules)
+    for record in log[max(0, position - rules.window) : position]:
+        partition.see(record)
+    return partition
+
+
+async def apply(partition, store):
+    while partition.waiting:
+        batches = partition.batches(BY)
+        outcomes = await store.apply(batches)
+        assert partition.settle([*zip(batches, outcomes, strict=True)]) is not None
+    if batches := partition.idle_batches():
+        partition.settle([*zip(batches, await store.apply(batches), strict=True)])
+
+
+def click(number, **fields):
+    event = {"kind": "interaction", "event_id": f"click-{number}", "occurred_at": NOW, "anchor": ITEMS[0]}
+    return as_sent(event | {"item_id": ITEMS[1], "action": "click"} | fields)
+
+
+@pytest.mark.parametrize("seed", range(5))
+def test_ends_at_any_moment_with_batches_half_applied_count_everything_once(seed):
+    draw = random.Random(seed)
+    log = log_of(make_events(draw, 300, NOW))
+    store = MemoryEvidence(EvidenceRules())
+
+    async def run():
+        while True:
+            partition = continued(log, await store.read_guards(SOURCE))
+            ends_after = draw.randrange(1, 4)
+            while partition.position < len(log):
+                for record in log[partition.position : partition.position + draw.randrange(1, 40)]:
+                    partition.take(record)
+                ends_after -= 1
+                if not ends_after:
+                    batches = partition.batches(BY)
+                    await store.apply(draw.sample(batches, draw.randrange(len(batches) + 1)))
+                    break
+                await apply(partition, store)
+            else:
+                return await find_differences(recount(log, NOW, window=40, clamp=3), store, NOW)
+
+    assert asyncio.run(run()) == []
+
+
+def test_a_zombie_that_applies_what_its_successor_has_applied_changes_nothing():
+    log = log_of(make_events(random.Random(1), 100, NOW))
+    store = MemoryEvidence(EvidenceRules())
+
+    async def run():
+        zombie, successor = begin(), begin()
+        for record in log[:50]:
+            zombie.take(record)
+        for record in log:
+            successor.take(record)
+        await apply(successor, store)
+        await apply(zombie, store)
+        return await find_differences(recount(log, NOW, window=40, clamp=3), store, NOW)
+
+    assert asyncio.run(run()) == []
+
+
+def test_a_guard_before_the_last_known_one_tells_of_a_store_that_has_forgotten():
+    log = log_of([click(number) for number in range(4)])
+
+    async def run():
+        partition = begin()
+        for record in log[:2]:
+            partition.take(record)
+        await apply(partition, MemoryEvidence(EvidenceRules()))
+        for record in log[2:]:
+            partition.take(record)
+        batches = partition.batches(BY)
+        outcomes = await MemoryEvidence(EvidenceRules()).apply(batches)
+        return partition.settle([*zip(batches, outcomes, strict=True)])
+
+    assert asyncio.run(run()) is None
+
+
+def test_an_event_that_cannot_be_counted_is_refused_and_the_others_count(monkeypatch):
+    counted = module.count
+
+    def fails(event, tallies, by):
+        counted(event, tallies, by)
+        if event.event_id == "click-2":
+            raise ZeroDivisionError
+
+    monkeypatch.setattr(module, "count", fails)
+    partition = begin()
+    for record in log_of([click(number, item_id=ITEMS[1 + number]) for number in range(5)]):
+        partition.take(record)
+
+    batches = partition.batches(BY)
+
+    (refused,) = partition.refused
+    assert (refused.record.offset, refused.error.reason) == (2, "internal")
+    (delta,) = [delta for batch in batches for delta in batch.deltas if delta.anchor == ITEMS[0]]
+    assert set(delta.pairs) == {ITEMS[1], ITEMS[2], ITEMS[4], ITEMS[5]}
+
+
+def test_events_that_all_fail_are_no_fault_of_the_events(monkeypatch):
+    def fails(event, tallies, by):
+        raise ZeroDivisionError
+
+    monkeypatch.setattr(module, "count", fails)
+    partition = begin()
+    for record in log_of([click(number) for number in range(10)]):
+        partition.take(record)
+
+    with pytest.raises(ZeroDivisionError):
+        partition.batches(BY)
+
+
+def test_no_script_call_holds_more_pairs_than_redis_may_be_held_up_by(monkeypatch):
+    monkeypatch.setattr(module, "MOST_PAIRS", 20)
+    log = log_of([click(number, item_id=f"other-{number}") for number in range(200)])
+    store = MemoryEvidence(EvidenceRules())
+    calls = []
+
+    async def run():
+        partition = begin()
+        for record in log:
+            partition.take(record)
+        while partition.waiting:
+            batches = partition.batches(BY)
+            calls.extend(sum(len(delta.pairs) for delta in batch.deltas) for batch in batches)
+            partition.settle([*zip(batches, await store.apply(batches), strict=True)])
+        return await find_differences(recount(log, NOW), store, NOW)
+
+    assert asyncio.run(run()) == []
+    assert max(calls) <= 20
+
+
+def test_one_user_counts_only_so_often_and_a_repeat_not_at_all():
+    partition = begin()
+    for record in log_of([click(number, user=USERS[0]) for number in range(6)] + [click(0)]):
+        partition.take(record)
+
+    assert [each.record.offset for each in partition.waiting] == [0, 1, 2]
+    assert {verdict.value: number for verdict, number in partition.outcomes.items()} == {"clamped": 3, "repeated": 1}
+
+
+def test_a_record_that_claims_to_be_from_the_future_takes_no_event_with_it():
+    partition = begin()
+    century = 100 * 365 * DAY_MS // 2
+    (record,) = log_of([click(0, occurred_at=NOW + century // 10)])
+
+    partition.take(record._replace(timestamp_ms=NOW + century))
+
+    (refused,) = partition.refused
+    assert refused.error.reason == "in_future"
