@@ -11,7 +11,7 @@ from nearkin.contracts.v1.lookup_pb2_grpc import LookupServiceStub
 from nearkin.core import item
 from nearkin.core.errors import Unavailable
 from nearkin.core.exploration import ExplorationRules
-from nearkin.core.feedback import Action
+from nearkin.core.feedback import Action, Impressions, Interaction, Visit
 from nearkin.core.item import Content, Status
 from nearkin.core.rules import Curation
 from nearkin.lookup.rank_candidates import Ordering
@@ -55,13 +55,20 @@ def sources(answer: wire.FindSimilarResponse, item_id: str) -> set[str]:
     return {source.name for source in one.sources}
 
 
-BOUGHT_TOGETHER = [visit("mug-1", "tea") for _ in range(40)]
+#: Among other things that are bought: what is in every basket goes together with nothing in particular.
+BOUGHT_TOGETHER = [visit("mug-1", "tea") for _ in range(40)] + [visit("hose", "seeds") for _ in range(400)]
+
+
+async def happened(live: LiveLookups, *events: Impressions | Interaction | Visit) -> None:
+    """Let something be counted, and look-ups know how much there is in all."""
+    await remember(live.evidence, *events)
+    await live.server.stream.read_counts()
 
 
 async def test_what_is_bought_together_comes_first_and_content_alone_does_not_know_it(
     live: LiveLookups, stub: LookupServiceStub
 ):
-    await remember(live.evidence, *BOUGHT_TOGETHER)
+    await happened(live, *BOUGHT_TOGETHER)
     combined = await stub.FindSimilar(lookup(k=3))
     content = await stub.FindSimilar(lookup(k=3, ranking=wire.RANKING_CONTENT))
     assert ids(combined)[0] == "tea"
@@ -75,14 +82,14 @@ async def test_what_people_chose_rises_and_what_they_passed_over_falls(live: Liv
     worst, best = before[-1], before[0]
     slates = [slate("mug-1", best, worst) for _ in range(200)]
     clicks = [acted("mug-1", worst, Action.CLICK, position=2) for _ in range(60)]
-    await remember(live.evidence, *slates, *clicks)
+    await happened(live, *slates, *clicks)
     after = await stub.FindSimilar(lookup(k=7))
     assert (ids(after)[0], ids(after)[-1]) == (worst, best)
     assert "pairs" in sources(after, worst)
 
 
 async def test_evidence_alone_answers_with_what_people_did_alone(live: LiveLookups, stub: LookupServiceStub):
-    await remember(live.evidence, *BOUGHT_TOGETHER, *[visit("mug-1", f"mug-{n}") for n in range(6) for _ in range(9)])
+    await happened(live, *BOUGHT_TOGETHER, *[visit("mug-1", f"mug-{n}") for n in range(6) for _ in range(9)])
     answer = await stub.FindSimilar(lookup(k=10, ranking=wire.RANKING_EVIDENCE))
     assert set(ids(answer)) == {"tea", "mug-0", "mug-2", "mug-3", "mug-4", "mug-5"}
 
@@ -90,7 +97,7 @@ async def test_evidence_alone_answers_with_what_people_did_alone(live: LiveLooku
 async def test_a_thin_anchor_has_what_is_popular_in_its_category_among_its_candidates(
     live: LiveLookups, stub: LookupServiceStub
 ):
-    await remember(live.evidence, *[visit("tea", "hose") for _ in range(30)])
+    await happened(live, *[visit("tea", "hose") for _ in range(30)])
     await live.server.stream.read_popular()
     answer = await stub.FindSimilar(lookup(k=10))
     assert "popular" in sources(answer, "tea")
@@ -101,7 +108,7 @@ async def test_an_unknown_anchor_gets_what_is_popular_where_that_is_asked_for(
 ):
     hidden = item.upserted("hidden", Content(title="secret", status=Status.HIDDEN), 1)
     await live.publish(hidden)
-    await remember(live.evidence, *[visit("tea", "hose", "hidden") for _ in range(30)])
+    await happened(live, *[visit("tea", "hose", "hidden") for _ in range(30)])
     await live.server.stream.read_popular()
     answer = await stub.FindSimilar(lookup("nobody", k=10, popular_if_unknown=True))
     assert set(ids(answer)) == {"tea", "hose"}
@@ -118,7 +125,7 @@ async def test_what_evidence_names_is_not_shown_where_the_filter_or_the_index_re
 ):
     await live.publish(item.upserted("hidden", Content(title="secret", status=Status.HIDDEN), 1))
     together = [visit("mug-1", "tea", "hidden", "gone") for _ in range(40)]
-    await remember(live.evidence, *together)
+    await happened(live, *together)
     answer = await stub.FindSimilar(lookup(k=20, filter=wire.Filter(exclude_ids=["tea"])))
     assert not {"tea", "hidden", "gone"} & set(ids(answer))
 
@@ -132,7 +139,7 @@ async def test_pins_stand_first_where_the_filter_admits_them(live: LiveLookups, 
 
 
 async def test_every_score_is_the_sum_of_what_its_features_add(live: LiveLookups, stub: LookupServiceStub):
-    await remember(live.evidence, *BOUGHT_TOGETHER)
+    await happened(live, *BOUGHT_TOGETHER)
     answer = await stub.FindSimilar(lookup(k=8))
     for one in answer.neighbours:
         assert len(one.features) == len(one.contributions) == len(answer.feature_names)
@@ -142,7 +149,7 @@ async def test_every_score_is_the_sum_of_what_its_features_add(live: LiveLookups
 
 
 async def test_without_evidence_content_answers_and_says_so(live: LiveLookups, stub: LookupServiceStub):
-    await remember(live.evidence, *BOUGHT_TOGETHER)
+    await happened(live, *BOUGHT_TOGETHER)
     content = ids(await stub.FindSimilar(lookup(k=5, ranking=wire.RANKING_CONTENT)))
     live.evidence_door.problem = Unavailable("evidence", "the test took it away")
     answer = await stub.FindSimilar(lookup(k=5))
@@ -166,7 +173,7 @@ async def until_whole(stub: LookupServiceStub) -> None:
 
 
 async def test_without_the_index_what_is_remembered_answers_and_says_so(live: LiveLookups, stub: LookupServiceStub):
-    await remember(live.evidence, *BOUGHT_TOGETHER)
+    await happened(live, *BOUGHT_TOGETHER)
     assert "tea" in ids(await stub.FindSimilar(lookup(k=5)))  # so that its facts are known
     live.index.go_away()
     answer = await stub.FindSimilar(lookup(k=5))
@@ -180,10 +187,10 @@ async def test_without_the_index_what_is_remembered_answers_and_says_so(live: Li
 
 
 async def test_what_only_the_index_could_answer_is_told_while_it_is_away(live: LiveLookups, stub: LookupServiceStub):
-    await remember(live.evidence, *BOUGHT_TOGETHER)
+    await happened(live, *BOUGHT_TOGETHER)
     live.index.go_away()
     for asked in (
-        lookup("hose"),  # nothing is remembered of it
+        lookup("mug-5"),  # nothing is remembered of it
         lookup(ranking=wire.RANKING_CONTENT),
         lookup(filter=wire.Filter(tags_any=["sale"])),  # facts do not tell tags
     ):
@@ -205,7 +212,7 @@ async def test_with_both_away_the_status_names_both(live: LiveLookups, stub: Loo
 async def test_a_server_without_an_index_serves_by_evidence_if_there_is_any(live: LiveLookups):
     live.index.go_away()
     await live.until_ready(ready=False)
-    await remember(live.evidence, *BOUGHT_TOGETHER)
+    await happened(live, *BOUGHT_TOGETHER)
     await live.until_ready()
 
 
@@ -271,7 +278,7 @@ async def test_what_is_blocked_by_hand_is_not_shown_and_the_explanation_says_so(
 
 
 async def test_a_batch_ranks_each_of_its_look_ups(live: LiveLookups, stub: LookupServiceStub):
-    await remember(live.evidence, *BOUGHT_TOGETHER)
+    await happened(live, *BOUGHT_TOGETHER)
     batch = wire.FindSimilarBatchRequest(
         requests=[lookup("mug-1", k=2), lookup("tea", k=2), lookup("hose", k=2, ranking=wire.RANKING_CONTENT)]
     )
