@@ -21,6 +21,7 @@ MEASUREMENTS = (
     "freshness",
     "lanes",
     "quality",
+    "evaluation",
     "evidence",
     "positions",
     "diversity",

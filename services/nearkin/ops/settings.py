@@ -135,6 +135,11 @@ class Settings(BaseSettings):
     lookup_partners: int = Field(
         100, ge=1, le=1000, description="Remembered partners of an anchor that become candidates, by each kind."
     )
+    ranking_weights: Path | None = Field(
+        None,
+        description="File with the weights of the ranking, as `nearkin fit` writes it; the shipped weights where it is "
+        "not set.",
+    )
     lookup_evidence_budget_ms: int = Field(
         100, ge=1, description="How long evidence may take in one look-up, in milliseconds; then content decides."
     )
