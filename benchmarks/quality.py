@@ -38,7 +38,7 @@ from nearkin.core.errors import NearkinError, NothingToEncode
 from nearkin.core.fusion import fuse
 from nearkin.core.item import Content
 from nearkin.core.ports import ContentEncoder
-from nearkin.core.retrieval import Retrieval
+from nearkin.core.retrieval import Ranking, Retrieval
 from nearkin.core.vectors import Hit
 from nearkin.embedded.stack import Stack
 from nearkin.encoders.bundle import DEFAULT_BUNDLE, load_encoder, read_manifest
@@ -143,7 +143,14 @@ async def look_up(client: LookupClient, anchors: list[str], mode: Retrieval) -> 
     found: dict[str, list[str]] = {}
     for start in range(0, len(anchors), ANCHORS_A_CALL):
         asked = anchors[start : start + ANCHORS_A_CALL]
-        answers = await client.similar_many(asked, k=NEIGHBOURS, retrieval=mode, timeout_s=30)
+        answers = await client.similar_many(
+            asked,
+            k=NEIGHBOURS,
+            retrieval=mode,
+            ranking=Ranking.CONTENT if mode is Retrieval.FUSED else None,
+            no_exploration=True,
+            timeout_s=30,
+        )
         for anchor, answer in zip(asked, answers, strict=True):
             if isinstance(answer, NearkinError):
                 raise answer

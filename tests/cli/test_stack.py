@@ -212,5 +212,11 @@ def test_the_demonstration_proves_every_new_item_and_leaves_nothing_behind(tmp_p
     assert figures["end_to_end"]["count"] == figures["proved"]
     assert len(figures["shown"]) == 5
     assert all(one["older_id"] for one in figures["shown"])
+    purchases = figures["purchases"]
+    assert purchases["invoices"] > 2000
+    assert all(one["before"] and one["after"] for one in purchases["shown"])
+    gains = {one["metric"]: one["difference"] for one in purchases["scores"]["combined"]}
+    assert gains["Recall@10"]["low"] > 0
+    assert "bought with the item from 2011-10-01 on" in " ".join(done.stdout.split())
     assert "Everything is stopped" in done.stdout
     assert not [p for p in psutil.process_iter(["cmdline"]) if "nearkin-demo-" in " ".join(p.info["cmdline"] or [])]
