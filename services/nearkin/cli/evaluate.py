@@ -19,6 +19,7 @@ from rich.table import Table
 
 from nearkin.cli.parse_line import Outgoing, parse_line
 from nearkin.cli.printable import printable
+from nearkin.cli.publish import Outcomes
 from nearkin.cli.similar import MOST
 from nearkin.cli.split import TimeType
 from nearkin.cli.target import addresses_of, data_option, target
@@ -307,10 +308,12 @@ def _record(line: "ItemLine") -> Outgoing:
 
 
 def _publish(settings: "Settings", records: Sequence[Outgoing]) -> None:
+    outcomes = Outcomes()
     with Producer(settings.kafka_bootstrap) as producer:
         for record in records:
-            producer.send(record.key, record.value, ITEMS_BULK)
+            producer.send(record.key, record.value, ITEMS_BULK).add_done_callback(outcomes.take)
         producer.flush()
+    outcomes.check()
 
 
 @contextmanager

@@ -10,6 +10,8 @@ from nearkin.core.errors import TemporaryError, Unavailable
 #: How long a load may take without any progress, in seconds.
 PATIENCE_S = 120.0
 
+_THERE = (ItemStatus.VISIBLE, ItemStatus.HIDDEN)
+
 #: One call asks for so many items; where not all of them are there, the next follows after a pause in seconds.
 _IDS_A_CALL, _PAUSE_S = 1000, 0.2
 
@@ -17,7 +19,7 @@ _IDS_A_CALL, _PAUSE_S = 1000, 0.2
 async def load_items(
     publish: Callable[[], None], ids: Sequence[str], lookups: LookupClient, arrived: Callable[[int], None]
 ) -> None:
-    """Publish items, and return when all of them can be looked up.
+    """Publish items, and return when the index holds all of them.
 
     Args:
         publish: sends them, and returns when the broker has them; runs in a thread.
@@ -38,7 +40,7 @@ async def load_items(
             records = await lookups.items(waiting[:_IDS_A_CALL])
         except TemporaryError:
             records = []
-        found = {one.id for one in records if one.status is ItemStatus.VISIBLE}
+        found = {one.id for one in records if one.status in _THERE}
         if found:
             moved = time.perf_counter()
         waiting = [one for one in waiting if one not in found]
