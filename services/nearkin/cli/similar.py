@@ -112,7 +112,7 @@ def _is_amount(end: float | None) -> bool:
 @click.option("--popular-if-unknown", is_flag=True, help="Show what is popular where the index has no such item.")
 @click.option(
     "--explain", is_flag=True,
-    help="Show of each neighbour who named it, its features and what they add, and what was moved.",
+    help="Show of each neighbour who named it, its features that are not 0 and what they add; and what was moved.",
 )  # fmt: skip
 @click.option("--json", "as_json", is_flag=True, help="Print JSON.")
 @data_option
