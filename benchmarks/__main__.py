@@ -21,6 +21,7 @@ MEASUREMENTS = (
     "freshness",
     "lanes",
     "quality",
+    "ranking",
     "evaluation",
     "evidence",
     "positions",

@@ -8,7 +8,7 @@ import pytest
 
 from canned_lookups import canned_lookups
 from nearkin.contracts.topics import VISITS
-from nearkin.core.evidence import DAY_MS, AnchorDelta, Metric, ShardBatch, Source
+from nearkin.core.evidence import AnchorDelta, EvidenceRules, Metric, ShardBatch, Source
 from nearkin.embedded.programs import free_port
 from nearkin.ops.read_log import Logs
 from nearkin.ops.settings import load_settings
@@ -17,8 +17,8 @@ from nearkin.stores.shards import shard_of
 from stores.redis_process import RedisProcess
 
 #: A moment at which one event counts 1 on the landmark: a whole number of half-lives.
-LANDMARK = 650
-AT = LANDMARK * 30 * DAY_MS
+LANDMARK = 217
+AT = LANDMARK * EvidenceRules().half_life_ms
 
 
 def counts(**amounts: float) -> list[float]:
@@ -80,7 +80,7 @@ def read(run, *arguments: str) -> dict:
 
 def test_it_tells_every_pair_with_its_measures_the_strongest_first(at_redis):
     known = read(at_redis)
-    assert (known["title"], known["visits"], known["half_life_days"]) == ("Red mug", 8.0, 30.0)
+    assert (known["title"], known["visits"], known["half_life_days"]) == ("Red mug", 8.0, 90.0)
     cup, pot = known["pairs"]
     assert cup["counts"] == {"exposures": 10.0, "expected": 3.0, "clicks": 7.0, "purchases": 2.0}
     assert cup["title"] == "Blue cup"

@@ -12,7 +12,7 @@ from dataclasses import dataclass, field
 from nearkin.contracts.feedback import decode_feedback, decode_visit, require_timely
 from nearkin.contracts.topics import FEEDBACK
 from nearkin.core.errors import InvalidEvent
-from nearkin.core.evidence import DAY_MS, visit_pairs
+from nearkin.core.evidence import EvidenceRules, visit_pairs
 from nearkin.core.feedback import Impressions, Interaction
 from nearkin.core.ports import EvidenceStore
 from nearkin.ops.record import Record
@@ -62,7 +62,7 @@ def recount(
     records: Iterable[Record],
     at_ms: int,
     *,
-    half_life_ms: int = 30 * DAY_MS,
+    half_life_ms: int = EvidenceRules().half_life_ms,
     window: int = 10_000,
     clamp: int = 5,
     most_partners: int = 100,

@@ -89,3 +89,12 @@ def test_a_file_of_decisions_that_is_broken_is_named_with_its_line_and_the_proce
         line = line_that_says(process, "cannot start")
         assert process.wait(30) == 2
     assert f"{decisions}:2: is no decision" in line["message"]
+
+
+def test_a_file_of_weights_that_does_not_fit_the_features_is_named_and_the_process_exits_with_2(tmp_path):
+    weights = tmp_path / "weights.json"
+    weights.write_text('{"id": "mine", "feature_version": 1, "features": {"fused": 1.0}}')
+    with started(NEARKIN_LOOKUP_LISTEN="127.0.0.1:0", NEARKIN_RANKING_WEIGHTS=str(weights)) as process:
+        line = line_that_says(process, "cannot start")
+        assert process.wait(30) == 2
+    assert f"{weights}: features.content is missing; give every feature its weight" in line["message"]

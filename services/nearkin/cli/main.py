@@ -16,6 +16,7 @@ from nearkin.cli.delete import delete
 from nearkin.cli.demo import demo
 from nearkin.cli.evaluate import evaluate
 from nearkin.cli.evidence import evidence
+from nearkin.cli.fit import fit
 from nearkin.cli.item import item
 from nearkin.cli.priors import priors
 from nearkin.cli.publish import publish
@@ -88,7 +89,7 @@ class Commands(click.Group):
             needs = Misconfigured(
                 f"this command needs {missing.name}, which is not installed",
                 field="nearkin",
-                remedy="install nearkin[embedded], which has what every command needs",
+                remedy="install nearkin[embedded,learn], which have what every command needs",
                 reason="not_installed",
             )
             raise Told(needs, context) from missing
@@ -120,5 +121,20 @@ def main() -> None:
     """  # noqa: D301  # click reads \b
 
 
-for command in (demo, up, publish, delete, similar, replay, item, evidence, priors, topics, split, score, evaluate):
+for command in (
+    demo,
+    up,
+    publish,
+    delete,
+    similar,
+    replay,
+    item,
+    evidence,
+    priors,
+    topics,
+    split,
+    fit,
+    score,
+    evaluate,
+):
     main.add_command(command)

@@ -59,7 +59,7 @@ class EvidenceRules:
         idle_ms: an anchor that nothing happens to for so many milliseconds of real time is forgotten.
     """
 
-    half_life_ms: int = 30 * DAY_MS
+    half_life_ms: int = 90 * DAY_MS
     most_pairs: int = 256
     idle_ms: int = 400 * DAY_MS
 

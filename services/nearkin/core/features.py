@@ -131,7 +131,7 @@ def _fill_content(rows: Array, candidates: Candidates) -> None:
         # As in core/fusion: what the search by meaning did not return is as far as the last that it did. What others
         # named is farther than that, and known.
         near = cosines if known.all() else np.where(known, cosines, _last_listed(candidates, cosines, known, least))
-        fused += (1 - LEXICAL_WEIGHT) / best * near
+        fused += (1 - LEXICAL_WEIGHT) * (near / best)
     fused += LEXICAL_WEIGHT * words
 
 
@@ -148,16 +148,17 @@ def _fill_evidence(rows: Array, anchor: AnchorContext, candidates: Candidates) -
     counts, marginals = candidates.counts, candidates.visits
     clicks, together, unexposed = counts[:, Metric.CLICKS], counts[:, Metric.CO_VISITS], counts[:, Metric.UNEXPOSED]
     exposures = counts[:, Metric.EXPOSURES] + RATE_PRIOR
-    by_chance = anchor.visits * marginals
+    products = anchor.visits * marginals
+    all_visits = max(anchor.all_visits, anchor.visits)  # read at two moments, the whole may be the smaller
     rows[_PLACE["coec"]] = np.log(coec(clicks, counts[:, Metric.EXPECTED], COEC_PRIOR))
     rows[_PLACE["coec_deviation"]] = coec_deviation(clicks, COEC_PRIOR)
     rows[_PLACE["conversions"]] = counts @ _CONVERSION_WEIGHTS / exposures
     rows[_PLACE["complaints"]] = counts @ _COMPLAINT_WEIGHTS / exposures
     rows[_PLACE["unexposed"]] = unexposed / (unexposed + RATE_PRIOR)
-    if anchor.all_visits > 0:
-        expected = by_chance / anchor.all_visits
+    if all_visits > 0:
+        expected = products / all_visits
         rows[_PLACE["co_visit_lift"]] = np.log(coec(together, expected, CO_VISITS_PRIOR))
-    rows[_PLACE["co_visit_cosine"]] = together / (np.sqrt(by_chance) + COSINE_PRIOR)
+    rows[_PLACE["co_visit_cosine"]] = together / (np.sqrt(products) + COSINE_PRIOR)
     rows[_PLACE["popularity"]] = np.log1p(marginals)
     rows[_PLACE["unvisited"]] = marginals == 0
 

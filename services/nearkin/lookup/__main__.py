@@ -9,8 +9,10 @@ from concurrent.futures import ThreadPoolExecutor
 
 from prometheus_client import CollectorRegistry
 
+from nearkin.contracts.weights import read_weights
 from nearkin.core.errors import Misconfigured
 from nearkin.core.ports import ContentEncoder
+from nearkin.core.ranking import DEFAULT_WEIGHTS
 from nearkin.encoders.bundle import load_encoder
 from nearkin.lookup.curation import CurationFile
 from nearkin.lookup.find_similar import Depths
@@ -49,10 +51,11 @@ async def serve(settings: Settings, encoder: ContentEncoder, metrics: Metrics, h
     """Serve look-ups until SIGTERM or SIGINT, then finish what runs.
 
     Raises:
-        Misconfigured: the address cannot be taken, or the file of decisions is not as it must be.
+        Misconfigured: the address cannot be taken, or the file of decisions or of weights is not as it must be.
     """
     stop = stop_on_signals()
     curation = CurationFile(settings.rules_file, metrics)
+    weights = DEFAULT_WEIGHTS if settings.ranking_weights is None else read_weights(settings.ranking_weights)
     # Contents are encoded in the default executor: one thread for each encoder call that may run at a time.
     asyncio.get_running_loop().set_default_executor(
         ThreadPoolExecutor(settings.encode_threads, thread_name_prefix="encode")
@@ -73,7 +76,7 @@ async def serve(settings: Settings, encoder: ContentEncoder, metrics: Metrics, h
         limits,
         metrics,
         health,
-        ordering=Ordering.by_settings(settings),
+        ordering=Ordering.by_settings(settings, weights),
         curation=curation.current,
         log_answer=answers.offer,
         clock=settings.clock,

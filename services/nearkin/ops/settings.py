@@ -53,7 +53,7 @@ class Settings(BaseSettings):
         "replayed. By it events are too late, and evidence decays.",
     )
     evidence_half_life_days: int = Field(
-        30, ge=1, le=3650, description="Evidence counts half after so many days; the same for the life of a Redis."
+        90, ge=1, le=3650, description="Evidence counts half after so many days; the same for the life of a Redis."
     )
     evidence_most_pairs: int = Field(
         256, ge=8, le=4096, description="Pairs remembered of an anchor; beyond it the weakest eighth is forgotten."

@@ -1,0 +1,46 @@
+"""The file that holds the weights of a ranking: one JSON object, as `nearkin fit` writes it.
+
+`{"id": "...", "feature_version": 1, "fitted_on": "...", "features": {"fused": 4.2, ...}}`, with every feature of
+`core/features.py` and no other.
+"""
+
+from collections.abc import Mapping
+from pathlib import Path
+
+import msgspec
+
+from nearkin.core.errors import Misconfigured
+from nearkin.core.ranking import RankingWeights
+
+
+class _Weights(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    id: str
+    feature_version: int
+    features: Mapping[str, float]
+    fitted_on: str = ""
+
+
+def encode_weights(weights: RankingWeights) -> bytes:
+    """The file's content, for a person too."""
+    value = _Weights(weights.id, weights.feature_version, weights.features, weights.fitted_on)
+    return msgspec.json.format(msgspec.json.encode(value), indent=2) + b"\n"
+
+
+def read_weights(path: Path) -> RankingWeights:
+    """The weights of a file.
+
+    Raises:
+        Misconfigured: it cannot be read, or holds no weights for the features of this version.
+    """
+    remedy = "give a file that `nearkin fit` wrote"
+    try:
+        value = msgspec.json.decode(path.read_bytes(), type=_Weights)
+    except OSError as error:
+        what = error.strerror or "cannot be read"
+        raise Misconfigured(what, field=str(path), remedy=remedy, reason="weights") from error
+    except (msgspec.DecodeError, UnicodeDecodeError) as error:
+        raise Misconfigured(f"holds no weights: {error}", field=str(path), remedy=remedy, reason="weights") from error
+    try:
+        return RankingWeights(value.id, dict(value.features), value.fitted_on, value.feature_version)
+    except Misconfigured as error:
+        raise Misconfigured(error.problem, field=str(path), remedy=error.remedy, reason="weights") from error

@@ -1,0 +1,69 @@
+"""`nearkin fit` as a person uses it: a folder of `nearkin split` becomes weights that a look-up takes."""
+
+import csv
+import json
+import random
+
+import pytest
+
+from nearkin.contracts.weights import read_weights
+from nearkin.core.ranking import DEFAULT_WEIGHTS
+
+SETS = [
+    ["red mug", "paper plate"], ["blue vase", "garden hose"], ["tea towel", "wool hat"], ["red vase", "blue towel"],
+    ["paper hat", "garden mug"],
+]  # fmt: skip
+TITLES = [title for pair in SETS for title in pair]
+
+
+@pytest.fixture
+def shop(tmp_path, nearkin):
+    """A shop where pairs are bought together that do not look alike, before the cut and after it."""
+    rng, lines = random.Random(0), []
+    for visit in range(240):
+        day = f"2011-{'08' if visit < 160 else '09'}-{1 + visit % 28:02d}"
+        lines += [(f"v{visit}", title.replace(" ", "-"), day) for title in rng.choice(SETS)]
+    with (tmp_path / "log.csv").open("w", newline="") as file:
+        csv.writer(file).writerows([("visit", "item", "time"), *lines])
+    (tmp_path / "items.jsonl").write_text(
+        "".join(json.dumps({"id": title.replace(" ", "-"), "title": title}) + "\n" for title in TITLES)
+    )
+    assert nearkin("split", "log.csv", "shop", "--cut", "2011-09-01").exit_code == 0
+    return tmp_path
+
+
+def test_weights_are_fitted_and_can_be_read(nearkin, shop):
+    result = nearkin("fit", "shop", "--items", "items.jsonl", "--out", "weights.json", "--id", "mine")
+    assert result.exit_code == 0, result.output
+    assert "mine in weights.json: the first item is right with a chance of" in result.output
+    weights = read_weights(shop / "weights.json")
+    assert weights.id == "mine"
+    assert weights.fitted_on.startswith("shop (10 anchors); half-life of ")
+    assert weights.features["coec"] == DEFAULT_WEIGHTS.features["coec"]
+    assert weights.features["co_visit_lift"] > DEFAULT_WEIGHTS.features["co_visit_lift"]
+
+
+def test_a_fit_starts_from_weights_that_were_fitted_before(nearkin, shop):
+    nearkin("fit", "shop", "--items", "items.jsonl", "--out", "one.json", "--feature", "fused")
+    result = nearkin(
+        "fit", "shop", "--items", "items.jsonl", "--out", "two.json", "--start", "one.json", "--feature", "price"
+    )
+    assert result.exit_code == 0, result.output
+    one, two = read_weights(shop / "one.json"), read_weights(shop / "two.json")
+    assert one.features["fused"] == two.features["fused"] != DEFAULT_WEIGHTS.features["fused"]
+
+
+@pytest.mark.parametrize(
+    ("arguments", "said"),
+    [
+        (("log.csv",), "log.csv is no folder: make one of a log with `nearkin split`"),
+        (("shop",), "no item has a text"),
+        (("shop", "--items", "items.jsonl", "--feature", "charm"), "'charm' is no feature"),
+        (("shop", "--items", "items.jsonl", "--start", "items.jsonl"), "holds no weights"),
+    ],
+)
+def test_what_cannot_be_fitted_is_refused_with_the_remedy(nearkin, shop, arguments, said):
+    result = nearkin("fit", *arguments, "--out", "weights.json")
+    assert result.exit_code == 2
+    assert said in " ".join(result.output.split())
+    assert not (shop / "weights.json").exists()

@@ -1,0 +1,44 @@
+"""The file of weights: what was written is read, and what is no weights is refused with the remedy."""
+
+import json
+
+import pytest
+
+from nearkin.contracts.weights import encode_weights, read_weights
+from nearkin.core.errors import Misconfigured
+from nearkin.core.ranking import DEFAULT_WEIGHTS
+
+
+def test_what_was_written_is_read(tmp_path):
+    path = tmp_path / "weights.json"
+    path.write_bytes(encode_weights(DEFAULT_WEIGHTS))
+    assert read_weights(path) == DEFAULT_WEIGHTS
+
+
+def changed(**fields):
+    return json.dumps(json.loads(encode_weights(DEFAULT_WEIGHTS)) | fields)
+
+
+@pytest.mark.parametrize(
+    ("text", "said"),
+    [
+        ("no JSON", "holds no weights: .*; give a file that `nearkin fit` wrote"),
+        ("\xff", "holds no weights"),
+        (changed(charm=1), "holds no weights: Object contains unknown field `charm`"),
+        (changed(features={"fused": 1}), "features.content is missing; give every feature its weight"),
+        (changed(features={**DEFAULT_WEIGHTS.features, "charm": 1}), "features.charm is no feature; there are"),
+        (changed(features={**DEFAULT_WEIGHTS.features, "coec": "much"}), "Expected `float`"),
+        (changed(feature_version=99), "feature_version is 99; this is 1; fit them again"),
+    ],
+)
+def test_a_file_that_holds_no_weights_is_refused_with_the_remedy(tmp_path, text, said):
+    path = tmp_path / "weights.json"
+    path.write_bytes(text.encode("latin-1"))
+    with pytest.raises(Misconfigured, match=said) as refused:
+        read_weights(path)
+    assert refused.value.field == str(path)
+
+
+def test_a_file_that_is_not_there_is_refused(tmp_path):
+    with pytest.raises(Misconfigured, match="No such file"):
+        read_weights(tmp_path / "weights.json")
