@@ -5,7 +5,7 @@
 The protocol's own split (`item_to_item.py` beside the data, see benchmarks/datasets.py) goes through `nearkin
 evaluate`: all items and the visits before the cut are published to an embedded stack, and every anchor is looked up by
 content alone, by evidence alone, and by both. Differences to content alone are paired; the floors are the protocol's
-own run files. Nothing is tuned on this cut.
+own run files. Every setting has its default, and nothing was tuned on this cut.
 
 Exits with 1 where something that must be reached was missed.
 """
@@ -29,9 +29,6 @@ from nearkin.learning.truth import read_truth
 
 CUT = "2011-10-01"
 
-#: What was tuned on the cut before this one beside the weights of the ranking (docs/measurements.md).
-SETTINGS = {"NEARKIN_EVIDENCE_HALF_LIFE_DAYS": "200"}
-
 FLOORS = ("popularity", "tfidf", "cooccurrence")
 METRICS = ("Recall@10", "NDCG@10")
 
@@ -47,10 +44,10 @@ Scores = dict[tuple[str, str], dict[str, Any]]
 
 
 def evaluate(folder: Path, runs: Path) -> dict[str, Any]:
-    """What `nearkin evaluate` says of a split, in an environment that sets nothing but `SETTINGS`."""
+    """What `nearkin evaluate` says of a split, every setting at its default."""
     environment = {name: value for name, value in os.environ.items() if not name.startswith("NEARKIN_")}
     command = [sys.executable, "-m", "nearkin.cli", "evaluate", str(folder), "--json", "--out", str(runs)]
-    done = subprocess.run(command, env=environment | SETTINGS, stdout=subprocess.PIPE, text=True, check=True)
+    done = subprocess.run(command, env=environment, stdout=subprocess.PIPE, text=True, check=True)
     said: dict[str, Any] = json.loads(done.stdout)
     return said
 
@@ -131,7 +128,7 @@ def main() -> int:
     scores = {ranking: by_metric(found) for ranking, found in said["scores"].items()}
     show(scores, simple)
     print(KNOWN)
-    return conclude({"settings": SETTINGS, "floors": simple, **said}, bars_of(scores["combined"]), args.json)
+    return conclude({"floors": simple, **said}, bars_of(scores["combined"]), args.json)
 
 
 if __name__ == "__main__":
