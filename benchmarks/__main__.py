@@ -24,6 +24,7 @@ MEASUREMENTS = (
     "ranking",
     "evaluation",
     "evidence",
+    "feedback",
     "positions",
     "diversity",
     "exploration",

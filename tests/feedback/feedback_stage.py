@@ -10,7 +10,7 @@ from kafka import KafkaConsumer, KafkaProducer, TopicPartition
 
 from feedback.reference import Recount, find_differences, recount
 from nearkin.contracts.topics import FEEDBACK, VISITS
-from nearkin.core.evidence import EvidenceRules, Metric, Source
+from nearkin.core.evidence import DAY_MS, EvidenceRules, Metric, Source
 from nearkin.embedded.broker import EmbeddedBroker
 from nearkin.ops.read_log import Logs
 from nearkin.ops.record import Record
@@ -23,6 +23,9 @@ from stores.redis_process import RedisProcess
 PARTITIONS = 4
 ITEMS = [f"item-{number:03}" for number in range(60)]
 USERS = [f"k1:{number:032x}" for number in range(8)]
+
+#: By what every worker here counts, whatever is the default.
+EVIDENCE = EvidenceRules(half_life_ms=30 * DAY_MS)
 
 #: A record to be: its topic's name, its key and its value.
 Sent = tuple[str, bytes | None, bytes | None]
@@ -76,6 +79,7 @@ class FeedbackStage:
             {
                 "NEARKIN_KAFKA_BOOTSTRAP": self.broker.bootstrap,
                 "NEARKIN_REDIS_URL": self.redis.url,
+                "NEARKIN_EVIDENCE_HALF_LIFE_DAYS": "30",
                 **self.environment,
                 **environment,
             },
@@ -124,7 +128,7 @@ class FeedbackStage:
         """What a look into the evidence gives."""
 
         async def run():
-            store = connect(load_settings(redis_url=self.redis.url), rules or EvidenceRules())
+            store = connect(load_settings(redis_url=self.redis.url), rules or EVIDENCE)
             try:
                 return await look(store)
             finally:
@@ -168,7 +172,7 @@ class FeedbackStage:
     def differences(self, rules: EvidenceRules | None = None, **how) -> list[str]:
         """Where the evidence differs from a recount of the log."""
         at_ms = int(time.time() * 1000)
-        rules = rules or EvidenceRules()
+        rules = rules or EVIDENCE
         recounted = recount(self.log(), at_ms, half_life_ms=rules.half_life_ms, **how)
         assert recounted.pairs, "nothing was counted"
         return self.with_store(lambda store: find_differences(recounted, store, at_ms), rules)

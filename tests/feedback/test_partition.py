@@ -6,11 +6,11 @@ import time
 
 import pytest
 
-from feedback.feedback_stage import ITEMS, USERS, as_sent, make_events
+from feedback.feedback_stage import EVIDENCE, ITEMS, USERS, as_sent, make_events
 from feedback.reference import find_differences, recount
 from nearkin.contracts.topics import FEEDBACK
 from nearkin.core.counting import Counting
-from nearkin.core.evidence import DAY_MS, EvidenceRules, Source
+from nearkin.core.evidence import DAY_MS, Source
 from nearkin.feedback import partition as module
 from nearkin.feedback.partition import Partition, Rules
 from nearkin.ops.record import Record
@@ -58,7 +58,7 @@ def click(number, **fields):
 def test_ends_at_any_moment_with_batches_half_applied_count_everything_once(seed):
     draw = random.Random(seed)
     log = log_of(make_events(draw, 300, NOW))
-    store = MemoryEvidence(EvidenceRules())
+    store = MemoryEvidence(EVIDENCE)
 
     async def run():
         while True:
@@ -81,7 +81,7 @@ def test_ends_at_any_moment_with_batches_half_applied_count_everything_once(seed
 
 def test_a_zombie_that_applies_what_its_successor_has_applied_changes_nothing():
     log = log_of(make_events(random.Random(1), 100, NOW))
-    store = MemoryEvidence(EvidenceRules())
+    store = MemoryEvidence(EVIDENCE)
 
     async def run():
         zombie, successor = begin(), begin()
@@ -103,11 +103,11 @@ def test_a_guard_before_the_last_known_one_tells_of_a_store_that_has_forgotten()
         partition = begin()
         for record in log[:2]:
             partition.take(record)
-        await apply(partition, MemoryEvidence(EvidenceRules()))
+        await apply(partition, MemoryEvidence(EVIDENCE))
         for record in log[2:]:
             partition.take(record)
         batches = partition.batches(BY)
-        outcomes = await MemoryEvidence(EvidenceRules()).apply(batches)
+        outcomes = await MemoryEvidence(EVIDENCE).apply(batches)
         return partition.settle([*zip(batches, outcomes, strict=True)])
 
     assert asyncio.run(run()) is None
@@ -150,7 +150,7 @@ def test_events_that_all_fail_are_no_fault_of_the_events(monkeypatch):
 def test_no_script_call_holds_more_pairs_than_redis_may_be_held_up_by(monkeypatch):
     monkeypatch.setattr(module, "MOST_PAIRS", 20)
     log = log_of([click(number, item_id=f"other-{number}") for number in range(200)])
-    store = MemoryEvidence(EvidenceRules())
+    store = MemoryEvidence(EVIDENCE)
     calls = []
 
     async def run():
