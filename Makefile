@@ -4,7 +4,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 PIP := $(BIN)/python -m pip --disable-pip-version-check install --quiet
 
-.PHONY: help demo test test-slow test-all lint bench lock proto docs clean
+.PHONY: help demo test test-slow test-all chaos lint bench lock proto docs clean
 .DEFAULT_GOAL := help
 
 help:  ## list the commands
@@ -34,6 +34,10 @@ test-slow: $(VENV)/dev  ## the slow tests alone
 	$(BIN)/pytest -n 2 -m slow
 
 test-all: test test-slow  ## every test, the slow ones too
+
+chaos: $(VENV)/dev  ## full rounds of faults against the counters of evidence; JSON in benchmarks/results/chaos
+	NEARKIN_REQUIRE_ENGINES=1 NEARKIN_CHAOS_ROUNDS=$(or $(ROUNDS),100) NEARKIN_CHAOS_RESULTS=benchmarks/results/chaos \
+		$(BIN)/pytest -n 2 tests/faults/test_evidence_chaos.py
 
 lint: $(VENV)/dev  ## style, types, layers
 	$(BIN)/ruff check .

@@ -7,6 +7,7 @@ stay below their caps: beyond those, what is kept depends on the order.
 """
 
 import random
+from collections import deque
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
@@ -38,33 +39,59 @@ class Sent:
     timestamp_ms: int
 
 
-def make_feedback(draw: random.Random, events: int, now_ms: int) -> list[Sent]:
-    """A stream of about so many records.
+class FeedbackStream:
+    """Makes records without end.
 
     Args:
-        draw: makes every choice, so the same seed and time give the same stream.
-        events: how many records before repeats.
-        now_ms: the time of those whose clocks are right.
+        seed: the same seed and times give the same stream.
     """
-    name = f"{draw.randrange(16**8):08x}"  # ids of two streams differ
-    made: list[Impressions | Interaction | Visit] = []
-    for number in range(events):
-        event_id, at = f"{name}-{number}", now_ms - int(draw.expovariate(1 / (5 * _DAY_MS)) % (28 * _DAY_MS))
-        made.append(_event(draw, event_id, at))
-    hammered = replace(_action(draw, name, now_ms), user=USERS[0])
-    made += [replace(hammered, event_id=f"{name}-hammered-{number}") for number in range(1 + events // 20)]
-    for event in draw.sample(made, len(made) // 50):
-        other = _event(draw, event.event_id, event.occurred_at)
-        if type(other) is type(event):
-            made.append(other)
-    sent = [_sent(event, _clock(draw, now_ms)) for event in made]
-    for off, share in ((-MAX_LATENESS_MS - _HOUR_MS, 0.01), (MAX_AHEAD_MS + _MINUTE_MS, 0.01), (_MINUTE_MS, 0.02)):
-        sent += [_sent(_event(draw, f"{name}-{off}-{n}", now_ms + off), now_ms) for n in range(int(share * events))]
-    sent += [Sent(FEEDBACK, b"item-0", b"no event", now_ms) for _ in range(events // 100)]
-    draw.shuffle(sent)
-    for repeated in draw.sample(sent, len(sent) // 10):
-        sent.insert(min(sent.index(repeated) + draw.choice((1, 3, 40, 600)), len(sent)), repeated)
-    return sent
+
+    def __init__(self, seed: int | str) -> None:
+        self._draw = random.Random(seed)
+        self._name, self._number = f"{self._draw.randrange(16**8):08x}", 0  # ids of two streams differ
+        # What may come again: nearly at once, or after more offsets of a partition than a test's worker remembers.
+        self._before: deque[Sent] = deque(maxlen=2000)
+        self._hammered = replace(_action(self._draw, "", 0), user=USERS[0])
+
+    def make(self, events: int, now_ms: int) -> list[Sent]:
+        """The next records, about so many.
+
+        Args:
+            events: how many, before repeats.
+            now_ms: the time of those whose clocks are right.
+        """
+        made = [self._record(now_ms) for _ in range(events)]
+        self._draw.shuffle(made)
+        self._before += made
+        for _ in range(self._some(events, 0.1)):
+            # The nearer, the more often: some stand in the same batch.
+            back = min(int(self._draw.expovariate(1 / 200)) + 1, len(self._before))
+            made.insert(self._draw.randint(0, len(made)), self._before[-back])
+        return made
+
+    def _some(self, of: int, share: float) -> int:
+        """A number whose mean is a share."""
+        return sum(self._draw.random() < share for _ in range(of))
+
+    def _record(self, now_ms: int) -> Sent:
+        draw = self._draw
+        self._number += 1
+        event_id = f"{self._name}-{self._number}"
+        if draw.random() < 0.02:
+            event_id = f"{self._name}-{draw.randint(1, self._number)}"  # and another content
+        chance = draw.random()
+        if chance < 0.01:
+            return Sent(FEEDBACK, b"item-0", b"no event", now_ms)
+        if chance < 0.02:
+            return _sent(_event(draw, event_id, now_ms - MAX_LATENESS_MS - _HOUR_MS), now_ms)
+        if chance < 0.03:
+            return _sent(_event(draw, event_id, now_ms + MAX_AHEAD_MS + _MINUTE_MS), now_ms)
+        if chance < 0.05:
+            return _sent(_event(draw, event_id, now_ms + _MINUTE_MS), now_ms)
+        if chance < 0.1:
+            return _sent(replace(self._hammered, event_id=event_id, occurred_at=now_ms), now_ms)
+        at = now_ms - int(draw.expovariate(1 / (5 * _DAY_MS)) % (28 * _DAY_MS))
+        return _sent(_event(draw, event_id, at), _clock(draw, now_ms))
 
 
 def publish(streams: Streams, records: Sequence[Sent]) -> None:

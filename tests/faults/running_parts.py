@@ -32,7 +32,8 @@ from waiting import HUNG_S, until
 
 PARTITIONS = 4
 
-FEEDBACK_WINDOW = 200
+#: How feedback counts here. The window is small, so that it matters: many repeats come after it.
+HALF_LIFE_DAYS, FEEDBACK_WINDOW = 30, 200
 
 T = TypeVar("T")
 
@@ -273,8 +274,8 @@ class Parts:
         return self._service(name or f"indexer-{lane}", "nearkin.indexer", NEARKIN_INDEXER_LANE=lane)
 
     def feedback_worker(self, name: str = "feedback", **environment: str) -> Part:
-        """A worker that brings feedback into the evidence."""
-        return self._service(name, "nearkin.feedback", **environment)
+        """A worker that brings feedback into the evidence, by the position priors that everybody begins with."""
+        return self._service(name, "nearkin.feedback", NEARKIN_PRIORS_EVERY_S="0", **environment)
 
     def start(self, *parts: Part, ready: bool = True) -> None:
         """Start parts at once; where `ready`, return when all of them are."""
@@ -322,7 +323,7 @@ class Parts:
             "NEARKIN_ENCODE_THREADS": "1",
             # A test waits for every next try.
             "NEARKIN_RETRY_MAX_MS": "500",
-            # Small, so that it matters: many repeats come after it.
+            "NEARKIN_EVIDENCE_HALF_LIFE_DAYS": str(HALF_LIFE_DAYS),
             "NEARKIN_FEEDBACK_WINDOW": str(FEEDBACK_WINDOW),
         }
         part = Part(name, command, self.logs, environment, metrics)

@@ -17,7 +17,7 @@ import shutil
 import threading
 import time
 from collections.abc import AsyncIterator, Iterator
-from contextlib import asynccontextmanager, contextmanager
+from contextlib import asynccontextmanager, contextmanager, nullcontext
 from pathlib import Path
 from typing import Any
 
@@ -25,11 +25,11 @@ import pytest
 import redis
 from kafka import KafkaAdminClient
 
-from faults.feedback_stream import ANCHORS, make_feedback, publish
-from faults.running_parts import FEEDBACK_WINDOW, PARTITIONS, Part, Parts, places_of
+from faults.feedback_stream import ANCHORS, FeedbackStream, publish
+from faults.running_parts import FEEDBACK_WINDOW, HALF_LIFE_DAYS, PARTITIONS, Part, Parts, places_of
 from feedback.reference import Recount, find_differences, recount
 from nearkin.contracts.topics import FEEDBACK, VISITS, Topic
-from nearkin.core.evidence import EvidenceRules, Source
+from nearkin.core.evidence import DAY_MS, EvidenceRules, Source
 from nearkin.core.ports import EvidenceStore
 from nearkin.ops.process import EXIT_MISCONFIGURED
 from nearkin.ops.read_log import Logs
@@ -43,6 +43,8 @@ from waiting import HUNG_S, until
 ROUNDS = int(os.environ.get("NEARKIN_CHAOS_ROUNDS", "5"))
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(300 + 30 * ROUNDS)]
+
+HALF_LIFE_MS = HALF_LIFE_DAYS * DAY_MS
 
 #: The load: so many events at once, and so long between, in seconds.
 EVENTS, PAUSE_S = 20, 0.1
@@ -65,7 +67,7 @@ class Chaos:
     def __init__(self, parts: Parts, seed: int) -> None:
         self.parts, self.draw = parts, random.Random(seed)
         self.told: dict[str, Any] = {"seed": seed, "faults": [], "exact": False}
-        self._stream = random.Random(f"stream {seed}")
+        self._stream = FeedbackStream(f"stream {seed}")
         self._began, self._at_ms = time.monotonic(), time.time_ns() // 1_000_000
         self._gone: list[Recount] = []
 
@@ -76,7 +78,7 @@ class Chaos:
         print(f"{at_s:7.2f} s: {fault}")
 
     def send(self, events: int) -> None:
-        publish(self.parts.streams, make_feedback(self._stream, events, time.time_ns() // 1_000_000))
+        publish(self.parts.streams, self._stream.make(events, time.time_ns() // 1_000_000))
 
     @contextmanager
     def load(self) -> Iterator[None]:
@@ -146,12 +148,13 @@ class Chaos:
 
     @asynccontextmanager
     async def _store(self) -> AsyncIterator[EvidenceStore]:
-        store = connect(Settings(redis_url=self.parts.redis_url), EvidenceRules())
+        store = connect(Settings(redis_url=self.parts.redis_url), EvidenceRules(HALF_LIFE_MS))
         yield store
         await store.close()
 
     def _recount(self, topic: Topic) -> Recount:
-        return recount(map(record_of, self.parts.streams.records(topic)), self._at_ms, window=FEEDBACK_WINDOW)
+        records = map(record_of, self.parts.streams.records(topic))
+        return recount(records, self._at_ms, half_life_ms=HALF_LIFE_MS, window=FEEDBACK_WINDOW)
 
     def _dead_letters(self) -> set[tuple[str, int, int]]:
         """Of which records there are dead letters."""
@@ -257,8 +260,11 @@ def test_a_redis_restored_from_an_older_file_while_the_worker_runs_gets_the_diff
     chaos.send(600)
     chaos.until_counted()
 
-    for events_come_meanwhile in (False, True):
-        chaos.note(f"restored from an older {form}")
+    for meanwhile in ("nothing comes", "events come", "no worker runs"):
+        chaos.note(f"restored from an older {form} while {meanwhile}")
+        if meanwhile == "no worker runs":
+            # It has told its group how far it was, which is further than what comes back.
+            assert parts.feedback.stop() == 0
         parts.redis.kill()
         shutil.rmtree(parts.redis_folder)
         shutil.copytree(copy, parts.redis_folder)
@@ -267,14 +273,13 @@ def test_a_redis_restored_from_an_older_file_while_the_worker_runs_gets_the_diff
             for each in parts.redis_folder.glob("appendonly*"):
                 shutil.rmtree(each) if each.is_dir() else each.unlink()
             parts.redis.options = ("--appendonly", "no")
-        if events_come_meanwhile:
-            with chaos.load():
-                parts.start(parts.redis)
-                time.sleep(2)
-        else:
+        with chaos.load() if meanwhile == "events come" else nullcontext():
             parts.start(parts.redis)
-        with redis.Redis.from_url(parts.redis_url) as connection:
-            connection.config_set("appendonly", "yes")
+            with redis.Redis.from_url(parts.redis_url) as connection:
+                connection.config_set("appendonly", "yes")
+            if meanwhile == "no worker runs":
+                parts.start(parts.feedback)
+            chaos.sleep(2)
         chaos.require_exact()
     assert parts.feedback.runs
 
