@@ -18,7 +18,7 @@ from nearkin.stores.memory_evidence import MemoryEvidence
 from nearkin.stores.shards import SHARDS, shard_of
 
 NOW = int(time.time() * 1000)
-RULES = Rules(30 * DAY_MS, window=40, clamp=3)
+RULES = Rules(EVIDENCE.half_life_ms, window=40, clamp=3)
 SOURCE = Source("topic", 0)
 BY = Counting(shard_of)
 
@@ -74,7 +74,9 @@ def test_ends_at_any_moment_with_batches_half_applied_count_everything_once(seed
                     break
                 await apply(partition, store)
             else:
-                return await find_differences(recount(log, NOW, window=40, clamp=3), store, NOW)
+                return await find_differences(
+                    recount(log, NOW, window=40, clamp=3, half_life_ms=EVIDENCE.half_life_ms), store, NOW
+                )
 
     assert asyncio.run(run()) == []
 
@@ -91,7 +93,9 @@ def test_a_zombie_that_applies_what_its_successor_has_applied_changes_nothing():
             successor.take(record)
         await apply(successor, store)
         await apply(zombie, store)
-        return await find_differences(recount(log, NOW, window=40, clamp=3), store, NOW)
+        return await find_differences(
+            recount(log, NOW, window=40, clamp=3, half_life_ms=EVIDENCE.half_life_ms), store, NOW
+        )
 
     assert asyncio.run(run()) == []
 
@@ -161,7 +165,7 @@ def test_no_script_call_holds_more_pairs_than_redis_may_be_held_up_by(monkeypatc
             batches = partition.batches(BY)
             calls.extend(sum(len(delta.pairs) for delta in batch.deltas) for batch in batches)
             partition.settle([*zip(batches, await store.apply(batches), strict=True)])
-        return await find_differences(recount(log, NOW), store, NOW)
+        return await find_differences(recount(log, NOW, half_life_ms=EVIDENCE.half_life_ms), store, NOW)
 
     assert asyncio.run(run()) == []
     assert max(calls) <= 20
