@@ -1,7 +1,7 @@
-"""Find the items most similar to an anchor: candidates from the index and from evidence, ranked into one answer.
+"""Find the items most similar to an anchor: candidates from evidence and from the index, ranked into one answer.
 
-The index is searched while the evidence is read. Then what only evidence, popularity or a pin named is scored by the
-index in one more call, which also says what of it may be shown. A part that does not answer within its share of the
+The evidence is read first, because it is quick and names candidates: the index is asked once, for its own hits and for
+what it knows of those, which also says which of them may be shown. A part that does not answer within its share of the
 deadline is missing from the answer, which says so: without evidence, content decides alone; without the index, what is
 remembered does.
 """
@@ -9,8 +9,8 @@ remembered does.
 import asyncio
 import math
 import time
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
 
 import numpy as np
 
@@ -47,7 +47,7 @@ ANCHORS_AGE_S = 10.0
 #: Of so many items the facts are remembered for when the index is away.
 MOST_FACTS = 100_000
 
-#: Called with the name of a stage ("search", "evidence", "visits", "among", "rank") and the seconds that it took.
+#: Called with the name of a stage ("evidence", "search", "popular", "visits", "rank") and the seconds that it took.
 Observe = Callable[[str, float], None]
 
 _SOURCES = {VectorName.CONTENT: CandidateSource.CONTENT, VectorName.LEXICAL: CandidateSource.LEXICAL}
@@ -99,19 +99,38 @@ class Answer:
 
 @dataclass(slots=True)
 class _Gathered:
-    """What is known so far about one look-up."""
+    """What is known so far about one look-up.
+
+    Attributes:
+        lookup: what is asked.
+        evidence: what is remembered of the anchor; None where it was not asked for, or could not be.
+        degraded: what the answer has to do without.
+        named: what others than the searches name, and how.
+        query: the anchor as a search takes it; None where the index does not know it, or was not asked.
+        anchor: what is known of it.
+        hits: what the searches found.
+        scored: what the index says of what is named.
+    """
 
     lookup: SimilarTo
-    query: Query | None
-    hits: Hits
-    anchor: ItemFacts | None
     evidence: AnchorEvidence | None
     degraded: list[str]
+    named: dict[str, list[Source]]
+    query: Query | None = None
+    anchor: ItemFacts | None = None
+    hits: Hits = field(default_factory=dict)
+    scored: list[Hit] = field(default_factory=list)
+
+    def name(self, source: CandidateSource, listed: Iterable[tuple[str, float]]) -> None:
+        """Add what a source names, best first, with its scores."""
+        for rank, (item_id, score) in enumerate(listed, 1):
+            if item_id != self.lookup.anchor:
+                self.named.setdefault(item_id, []).append(Source(source, score, rank))
 
 
 @dataclass(frozen=True, slots=True)
 class _Searched:
-    """What the index said in the first round."""
+    """What the index said."""
 
     collection: ItemCollection
     found: Sequence[Found | PermanentError]
@@ -170,34 +189,50 @@ class FindSimilar:
         """
         deadline = time.perf_counter() + allowed_s
         at_ms = self._stream.now_ms()
-        searched, remembered = await asyncio.gather(
-            self._search(lookups, deadline), self._pairs(lookups, at_ms, deadline)
-        )
+        remembered = await self._pairs(lookups, at_ms, deadline)
+        begun = [self._begin(lookup, remembered) for lookup in lookups]
+        searched = await self._search(begun, deadline)
         if isinstance(searched, Unavailable) and isinstance(remembered, Unavailable):
             raise Unavailable("index", f"{searched.detail}; and {remembered}")
-        gathered = self._gather(lookups, searched, remembered)
+        gathered = self._gather(begun, searched, remembered)
         whole = [one for one in gathered if isinstance(one, _Gathered)]
-        visits = await self._visits(whole, at_ms, deadline)
-        named = [self._named(one, visits) for one in whole]
         collection = None if isinstance(searched, Unavailable) else searched.collection
-        scored = await self._score(collection, whole, named, deadline)
+        await self._add_popular(collection, whole, deadline)
+        visits = await self._visits(whole, at_ms, deadline)
         began = time.perf_counter()
-        answers = iter(
-            [
-                self._answer(one, sources, hits, visits, collection, at_ms)
-                for one, sources, hits in zip(whole, named, scored, strict=True)
-            ]
-        )
+        answers = iter([self._answer(one, visits, collection, at_ms) for one in whole])
         self._observe("rank", time.perf_counter() - began)
         return [next(answers) if isinstance(one, _Gathered) else one for one in gathered]
 
-    async def _search(self, lookups: Sequence[SimilarTo], deadline: float) -> _Searched | Unavailable:
+    def _begin(self, lookup: SimilarTo, remembered: Mapping[str, AnchorEvidence] | Unavailable) -> _Gathered:
+        """A look-up with what evidence and pins name."""
+        one = _Gathered(lookup, None, [], {})
+        if lookup.wants_evidence:
+            if isinstance(remembered, Unavailable):
+                one.degraded.append("evidence")
+            elif isinstance(lookup.anchor, str):
+                one.evidence = remembered[lookup.anchor]
+                one.name(CandidateSource.PAIRS, partners_by_action(one.evidence, self._depths.partners))
+                one.name(CandidateSource.CO_VISITS, partners_by_visits(one.evidence, self._depths.partners))
+        if lookup.is_ranked:
+            pins = lookup.pinned or self._curation().pins.get(str(lookup.anchor), ())
+            one.name(CandidateSource.PINNED, [(item_id, 1.0) for item_id in pins])
+        return one
+
+    async def _search(self, begun: Sequence[_Gathered], deadline: float) -> _Searched | Unavailable:
         began = time.perf_counter()
+        lookups = [one.lookup for one in begun]
 
         async def search() -> _Searched:
             collection = await self._index.serving()
             found, anchors = await asyncio.gather(
-                search_index(lookups, collection, self._encoder, candidates=self._depths.hits),
+                search_index(
+                    lookups,
+                    [tuple(one.named) for one in begun],
+                    collection,
+                    self._encoder,
+                    candidates=self._depths.hits,
+                ),
                 self._read_anchors(collection, lookups),
             )
             return _Searched(collection, found, anchors)
@@ -246,36 +281,69 @@ class FindSimilar:
 
     def _gather(
         self,
-        lookups: Sequence[SimilarTo],
+        begun: Sequence[_Gathered],
         searched: _Searched | Unavailable,
         remembered: Mapping[str, AnchorEvidence] | Unavailable,
     ) -> list[_Gathered | NearkinError]:
         """What both said of each look-up, or why it cannot be answered."""
         gathered: list[_Gathered | NearkinError] = []
-        for place, lookup in enumerate(lookups):
-            evidence, degraded = None, []
-            if isinstance(remembered, Unavailable):
-                if lookup.wants_evidence:
-                    degraded.append("evidence")
-            elif lookup.wants_evidence and isinstance(lookup.anchor, str):
-                evidence = remembered[lookup.anchor]
-            if lookup.ranking is Ranking.EVIDENCE and isinstance(remembered, Unavailable):
+        for place, one in enumerate(begun):
+            if one.lookup.ranking is Ranking.EVIDENCE and isinstance(remembered, Unavailable):
                 gathered.append(remembered)
             elif isinstance(searched, Unavailable):
-                degraded.append("index")
-                known = evidence is not None and evidence.candidates and _judged_by_facts(lookup.filter)
-                anchor = self._facts.get(lookup.anchor) if isinstance(lookup.anchor, str) else None
-                gathered.append(
-                    _Gathered(lookup, None, {}, anchor, evidence, degraded) if known else _given_up(searched)
-                )
+                if one.evidence is None or not one.evidence.candidates or not _judged_by_facts(one.lookup.filter):
+                    gathered.append(_given_up(searched))
+                    continue
+                one.degraded.append("index")
+                one.anchor = self._facts.get(str(one.lookup.anchor))
+                one.scored = [self._recalled(item_id) for item_id in one.named]
+                gathered.append(one)
             elif isinstance(found := searched.found[place], PermanentError):
                 gathered.append(found)
             else:
-                self._remember(found.hits)
-                gathered.append(
-                    _Gathered(lookup, found.query, found.hits, _anchor(lookup, searched.anchors), evidence, degraded)
-                )
+                one.query, one.hits, one.scored = found.query, found.hits, found.named
+                one.anchor = _anchor(one.lookup, searched.anchors)
+                for hits in (*found.hits.values(), found.named):
+                    self._remember(hits)
+                gathered.append(one)
         return gathered
+
+    async def _add_popular(
+        self, collection: ItemCollection | None, whole: Sequence[_Gathered], deadline: float
+    ) -> None:
+        """Name what is popular beside an anchor of which little is remembered, and ask the index about it."""
+        wanted = []
+        for one in whole:
+            thin = one.lookup.wants_evidence and (one.evidence is None or len(one.evidence.candidates) < THIN)
+            unknown = one.query is None and collection is not None
+            if not (one.lookup.is_ranked and (thin or unknown)):
+                continue
+            popular = self._stream.popular(one.anchor.categories if one.anchor else (), POPULAR_CANDIDATES)
+            known = {*one.named, *(hit.id for hits in one.hits.values() for hit in hits)}
+            one.name(CandidateSource.POPULAR, [(item_id, 1.0 / rank) for rank, item_id in enumerate(popular, 1)])
+            if rest := tuple(item_id for item_id in popular if item_id not in known and item_id != one.lookup.anchor):
+                wanted.append((one, rest))
+        if not wanted:
+            return
+        if collection is None:
+            for one, rest in wanted:
+                one.scored += [self._recalled(item_id) for item_id in rest]
+            return
+        began = time.perf_counter()
+        asked = [(one.lookup, one.query, rest) for one, rest in wanted]
+        try:
+            found = await self._items.ask(
+                lambda: search_among(collection, asked, self._encoder.dimensions), (deadline - began) * INDEX_SHARE
+            )
+        except Unavailable:
+            for one, _ in wanted:
+                one.degraded.append("popular")
+            return
+        finally:
+            self._observe("popular", time.perf_counter() - began)
+        for (one, _), hits in zip(wanted, found, strict=True):
+            one.scored = [*one.scored, *hits]
+            self._remember(hits)
 
     async def _visits(self, whole: Sequence[_Gathered], at_ms: int, deadline: float) -> Mapping[str, float]:
         """The marginals of all that may become candidates."""
@@ -283,10 +351,8 @@ class FindSimilar:
         for one in whole:
             if not one.lookup.wants_evidence or "evidence" in one.degraded:
                 continue
-            for hits in one.hits.values():
-                wanted.update(dict.fromkeys(hit.id for hit in hits))
-            if one.evidence is not None:
-                wanted.update(dict.fromkeys(one.evidence.candidates))
+            for hits in (*one.hits.values(), one.scored):
+                wanted.update(dict.fromkeys([hit.id for hit in hits]))
         if not wanted:
             return {}
         began = time.perf_counter()
@@ -300,72 +366,8 @@ class FindSimilar:
         finally:
             self._observe("visits", time.perf_counter() - began)
 
-    def _named(self, one: _Gathered, visits: Mapping[str, float]) -> dict[str, list[Source]]:
-        """What evidence, popularity and pins name for a look-up, and how."""
-        lookup, named = one.lookup, dict[str, list[Source]]()
-        if not lookup.is_ranked:
-            return named
-        lists: list[tuple[CandidateSource, Sequence[tuple[str, float]]]] = []
-        if one.evidence is not None and one.evidence.candidates:
-            most = self._depths.partners
-            lists.append((CandidateSource.PAIRS, partners_by_action(one.evidence)[:most]))
-            lists.append((CandidateSource.CO_VISITS, partners_by_visits(one.evidence, visits)[:most]))
-        thin = one.evidence is None or len(one.evidence.candidates) < THIN
-        unknown = one.query is None and "index" not in one.degraded
-        if unknown or (thin and lookup.wants_evidence):
-            popular = self._stream.popular(one.anchor.categories if one.anchor else (), POPULAR_CANDIDATES)
-            lists.append((CandidateSource.POPULAR, [(item_id, 1.0 / rank) for rank, item_id in enumerate(popular, 1)]))
-        pins = lookup.pinned or self._curation().pins.get(str(lookup.anchor), ())
-        lists.append((CandidateSource.PINNED, [(item_id, 1.0) for item_id in pins]))
-        for name, listed in lists:
-            for rank, (item_id, score) in enumerate(listed, 1):
-                if item_id != lookup.anchor:
-                    named.setdefault(item_id, []).append(Source(name, score, rank))
-        return named
-
-    async def _score(
-        self,
-        collection: ItemCollection | None,
-        whole: Sequence[_Gathered],
-        named: Sequence[Mapping[str, object]],
-        deadline: float,
-    ) -> list[list[Hit]]:
-        """What the index says of what it did not find by itself; what is remembered, where it is away."""
-        if collection is None:
-            return [
-                [Hit(item_id, math.nan, self._facts.get(item_id) or ItemFacts(item_id)) for item_id in sources]
-                for sources in named
-            ]
-        wanted = []
-        for one, sources in zip(whole, named, strict=True):
-            found = {hit.id for hits in one.hits.values() for hit in hits}
-            wanted.append((one.lookup, one.query, tuple(item_id for item_id in sources if item_id not in found)))
-        if not any(ids for _, _, ids in wanted):
-            return [[] for _ in wanted]
-        began = time.perf_counter()
-        try:
-            hits = await self._items.ask(
-                lambda: search_among(collection, wanted, self._encoder.dimensions), (deadline - began) * INDEX_SHARE
-            )
-        except Unavailable:
-            for one, (_, _, ids) in zip(whole, wanted, strict=True):
-                if ids:
-                    one.degraded.append("index")
-            return [[] for _ in wanted]
-        finally:
-            self._observe("among", time.perf_counter() - began)
-        for some in hits:
-            self._facts.update((hit.id, hit.facts) for hit in some)
-        return hits
-
     def _answer(
-        self,
-        one: _Gathered,
-        named: Mapping[str, list[Source]],
-        scored: Sequence[Hit],
-        visits: Mapping[str, float],
-        collection: ItemCollection | None,
-        at_ms: int,
+        self, one: _Gathered, visits: Mapping[str, float], collection: ItemCollection | None, at_ms: int
     ) -> Answer:
         lookup = one.lookup
         where = (collection.name, collection.bundle) if collection else ("", "")
@@ -375,7 +377,7 @@ class FindSimilar:
             return Answer(
                 lookup, placed, facts, lookup.retrieval.value, None, (), Policy.GREEDY, *where, degraded, at_ms
             )
-        candidates = _assemble(one, named, scored, visits)
+        candidates = _assemble(one, visits)
         context = AnchorContext(
             one.anchor, one.evidence.visits if one.evidence else 0.0, self._stream.all_visits, at_ms
         )
@@ -396,14 +398,17 @@ class FindSimilar:
     def _evidence_share(self, deadline: float) -> float:
         return min(self._evidence_budget_s, (deadline - time.perf_counter()) * EVIDENCE_SHARE)
 
-    def _remember(self, hits: Hits) -> None:
+    def _remember(self, hits: Sequence[Hit]) -> None:
         """Keep facts for when the index is away; the half that was kept first goes when there are too many."""
         facts = self._facts
-        for some in hits.values():
-            facts.update((hit.id, hit.facts) for hit in some)
+        facts.update([(hit.id, hit.facts) for hit in hits])
         if len(facts) > MOST_FACTS:
             for item_id in list(facts)[: MOST_FACTS // 2]:
                 del facts[item_id]
+
+    def _recalled(self, item_id: str) -> Hit:
+        """What was known of an item last, for when the index is away."""
+        return Hit(item_id, math.nan, self._facts.get(item_id) or ItemFacts(item_id))
 
 
 def _given_up(problem: Unavailable) -> NearkinError:
@@ -442,9 +447,7 @@ def _as_searched(lookup: SimilarTo, hits: Hits) -> tuple[tuple[Placed, ...], tup
     return placed, tuple(hit.facts for hit in shown)
 
 
-def _assemble(
-    one: _Gathered, named: Mapping[str, list[Source]], scored: Sequence[Hit], visits: Mapping[str, float]
-) -> Candidates:
+def _assemble(one: _Gathered, visits: Mapping[str, float]) -> Candidates:
     """The candidates of a look-up as columns: what the searches found, then what was named besides."""
     facts: dict[str, ItemFacts] = {}
     sources: dict[str, list[Source]] = {}
@@ -455,15 +458,15 @@ def _assemble(
         scores = cosines if vector is VectorName.CONTENT else words
         source = _SOURCES[vector]
         for rank, hit in enumerate(hits, 1):
-            if evidence_alone and hit.id not in named:
+            if evidence_alone and hit.id not in one.named:
                 continue
             facts.setdefault(hit.id, hit.facts)
             sources.setdefault(hit.id, []).append(Source(source, hit.score, rank))
             scores[hit.id] = hit.score
-    for hit in scored:
+    for hit in one.scored:
         facts.setdefault(hit.id, hit.facts)
         cosines[hit.id] = hit.score
-    for item_id, more in named.items():
+    for item_id, more in one.named.items():
         if item_id in facts:
             sources.setdefault(item_id, []).extend(more)
     ids = list(facts)

@@ -1,6 +1,6 @@
 """Reads what is remembered of the anchors of look-ups: their pairs, and how often the candidates were visited at all.
 
-Pairs are read anew for every look-up, in one round trip that runs beside the search of the index. A marginal changes by
+Pairs are read anew for every look-up, in one round trip. A marginal changes by
 a small part of itself in a minute, and the same items are candidates again and again: it is remembered for some
 seconds, and only what is not remembered is asked for.
 """
@@ -10,7 +10,7 @@ from collections.abc import Iterable, Mapping, Sequence
 
 import numpy as np
 
-from nearkin.core.evidence import AnchorEvidence, Metric
+from nearkin.core.evidence import AnchorEvidence, Array, Metric
 from nearkin.core.ports import EvidenceStore
 
 #: How long a marginal is believed at most, in seconds; then all are forgotten at once, which is the cheapest to ask.
@@ -20,6 +20,10 @@ VISITS_AGE_S = 10.0
 _ACTIONS = [
     metric for metric in Metric if metric.name in {"CLICKS", "LONG_VIEWS", "LIKES", "SAVES", "PURCHASES", "UNEXPOSED"}
 ]
+
+
+#: An exposure more or less says little beside so many.
+_FEW_EXPOSURES = 10.0
 
 
 class RecallEvidence:
@@ -67,25 +71,19 @@ class RecallEvidence:
         return known
 
 
-def partners_by_action(evidence: AnchorEvidence) -> list[tuple[str, float]]:
+def partners_by_action(evidence: AnchorEvidence, most: int) -> list[tuple[str, float]]:
     """The candidates that somebody chose beside the anchor, best first: actions an exposure, few exposures damped."""
     actions = evidence.counts[:, _ACTIONS].sum(axis=1)
-    rates = actions / (evidence.counts[:, Metric.EXPOSURES] + 10.0)
-    return _best(evidence, rates)
+    return _best(evidence, actions / (evidence.counts[:, Metric.EXPOSURES] + _FEW_EXPOSURES), most)
 
 
-def partners_by_visits(evidence: AnchorEvidence, visits: Mapping[str, float]) -> list[tuple[str, float]]:
-    """The candidates that share visits with the anchor, best first: by the cosine, few visits damped.
-
-    Args:
-        evidence: of the anchor.
-        visits: marginals of its candidates; one that is not known is taken for its co-visits, the least it can be.
-    """
-    together = evidence.counts[:, Metric.CO_VISITS]
-    marginals = np.array([visits.get(one, 0.0) for one in evidence.candidates])
-    return _best(evidence, together / (np.sqrt(evidence.visits * np.maximum(marginals, together)) + 10.0))
+def partners_by_visits(evidence: AnchorEvidence, most: int) -> list[tuple[str, float]]:
+    """The candidates that share most visits with the anchor; how many are to be expected, ranking knows."""
+    return _best(evidence, evidence.counts[:, Metric.CO_VISITS], most)
 
 
-def _best(evidence: AnchorEvidence, scores: "np.ndarray[tuple[int], np.dtype[np.float64]]") -> list[tuple[str, float]]:
-    order = np.argsort(-scores, kind="stable")
-    return [(evidence.candidates[row], float(scores[row])) for row in order if scores[row] > 0]
+def _best(evidence: AnchorEvidence, scores: Array, most: int) -> list[tuple[str, float]]:
+    order = np.argsort(-scores, kind="stable")[:most]
+    return [
+        (evidence.candidates[row], score) for row, score in zip(order, scores[order].tolist(), strict=True) if score
+    ]

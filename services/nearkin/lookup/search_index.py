@@ -1,4 +1,4 @@
-"""Asks the index for the candidates of look-ups: by meaning and by words, and for what is known of items by their ids.
+"""Asks the index for the candidates of look-ups: by meaning, by words, and what it knows of those that others named.
 
 The alias is resolved once, and every call of a request stays with that collection and its bundle: a content encoded for
 one space is never sent to another. The searches of all anchors go to the index in one call, or, where they are many, in
@@ -20,7 +20,7 @@ from nearkin.core.errors import InvalidRequest, Misconfigured, NothingToEncode, 
 from nearkin.core.filters import ItemFilter
 from nearkin.core.item import Content
 from nearkin.core.ports import ContentEncoder, IndexedItem, ItemCollection, Search
-from nearkin.core.retrieval import Retrieval
+from nearkin.core.retrieval import Ranking, Retrieval
 from nearkin.core.vectors import Hit, VectorName, Vectors
 from nearkin.lookup.request import SimilarTo
 
@@ -41,19 +41,27 @@ class Found:
     Attributes:
         query: the anchor as a search takes it; None where the index does not know it, and then there are no hits.
         hits: what each search found.
+        named: of what others named, what may be shown, by its cosine.
     """
 
     query: Query | None
     hits: Hits
+    named: list[Hit]
 
 
 async def search_index(
-    lookups: Sequence[SimilarTo], collection: ItemCollection, encoder: ContentEncoder, *, candidates: int
+    lookups: Sequence[SimilarTo],
+    named: Sequence[tuple[str, ...]],
+    collection: ItemCollection,
+    encoder: ContentEncoder,
+    *,
+    candidates: int,
 ) -> list[Found | PermanentError]:
-    """Search for the neighbours of some anchors.
+    """Search for the neighbours of some anchors, and for what others named beside each.
 
     Args:
         lookups: at least one; what is wrong with one does not touch the others.
+        named: for each look-up the ids of items that others named.
         collection: where the items are.
         encoder: for anchors that are contents.
         candidates: how many hits each search gives, or as many as neighbours where that is more.
@@ -67,7 +75,7 @@ async def search_index(
     contents = [one.anchor for one in lookups if isinstance(one.anchor, Content)]
     encoded = iter(await _encode(contents, encoder, collection))
     queries = [next(encoded) if isinstance(one.anchor, Content) else one.anchor for one in lookups]
-    searches = [_searches(one, query, candidates) for one, query in zip(lookups, queries, strict=True)]
+    searches = [_searches(one, query, ids, candidates) for one, query, ids in zip(lookups, queries, named, strict=True)]
     hits = await _search(collection, searches)
     hits = await _refuse_unknown(collection, lookups, hits)
     hits = await _search_starved(collection, lookups, searches, hits)
@@ -102,8 +110,12 @@ async def search_among(
     ]
 
 
-#: The searches of one look-up.
-_Searches = dict[VectorName, Search]
+#: Stands for the search among what others named.
+_NAMED = "named"
+
+#: The searches of one look-up, and their hits: of its vectors, and among what others named.
+_Searches = dict[str, Search]
+_Found = dict[str, list[Hit]]
 
 
 async def _encode(
@@ -132,11 +144,18 @@ def _nothing_to_encode(error: NothingToEncode) -> InvalidRequest:
     return refusal
 
 
-def _searches(lookup: SimilarTo, query: Query | PermanentError, candidates: int) -> _Searches | PermanentError:
+def _searches(
+    lookup: SimilarTo, query: Query | PermanentError, named: tuple[str, ...], candidates: int
+) -> _Searches | PermanentError:
     if isinstance(query, PermanentError):
         return query
     depth = max(candidates, lookup.k) if lookup.retrieval is Retrieval.FUSED else lookup.k
     searches: _Searches = {}
+    if named:
+        dense = query if isinstance(query, str) else query.content
+        searches[_NAMED] = Search(VectorName.CONTENT, dense, len(named), lookup.filter, exact=True, among=named)
+        if lookup.ranking is Ranking.EVIDENCE:
+            return searches
     if lookup.retrieval is not Retrieval.LEXICAL:
         dense = query if isinstance(query, str) else query.content
         searches[VectorName.CONTENT] = Search(VectorName.CONTENT, dense, depth, lookup.filter)
@@ -154,7 +173,7 @@ def _searches(lookup: SimilarTo, query: Query | PermanentError, candidates: int)
 
 async def _search(
     collection: ItemCollection, searches: Sequence[_Searches | PermanentError]
-) -> list[Hits | PermanentError]:
+) -> list[_Found | PermanentError]:
     """Run the searches of all look-ups together; only if one of them is refused, look-up by look-up."""
     together = [search for one in searches if not isinstance(one, PermanentError) for search in one.values()]
     if not together:
@@ -183,8 +202,8 @@ def _portions(searches: Sequence[Search]) -> Iterator[list[Search]]:
 
 
 async def _refuse_unknown(
-    collection: ItemCollection, lookups: Sequence[SimilarTo], found: Sequence[Hits | PermanentError]
-) -> list[Hits | PermanentError]:
+    collection: ItemCollection, lookups: Sequence[SimilarTo], found: Sequence[_Found | PermanentError]
+) -> list[_Found | PermanentError]:
     """Put a refusal in the place of each anchor that found nothing because it is not there."""
     doubtful = dict.fromkeys(
         lookup.anchor
@@ -217,8 +236,8 @@ async def _search_starved(
     collection: ItemCollection,
     lookups: Sequence[SimilarTo],
     searches: Sequence[_Searches | PermanentError],
-    found: list[Hits | PermanentError],
-) -> list[Hits | PermanentError]:
+    found: list[_Found | PermanentError],
+) -> list[_Found | PermanentError]:
     """Search exactly where a filter left fewer hits by meaning than neighbours were asked for.
 
     The graph of an approximate search is thin among the few points that a narrow filter admits. Search by words is
@@ -239,15 +258,17 @@ async def _search_starved(
     return merged
 
 
-def _found(lookup: SimilarTo, query: Query | PermanentError, hits: Hits | PermanentError) -> Found | PermanentError:
+def _found(lookup: SimilarTo, query: Query | PermanentError, hits: _Found | PermanentError) -> Found | PermanentError:
     if isinstance(hits, UnknownItem) and lookup.popular_if_unknown:
-        return Found(None, {})
+        return Found(None, {}, [])
     if isinstance(hits, PermanentError):
         return hits
     if isinstance(query, PermanentError):
         return query
     # The search leaves the anchor out; should an engine slip, the promises of an answer still hold.
-    return Found(query, {name: _distinct(some, lookup.anchor) for name, some in hits.items()})
+    distinct = {name: _distinct(some, lookup.anchor) for name, some in hits.items()}
+    named = distinct.pop(_NAMED, [])
+    return Found(query, {VectorName(name): some for name, some in distinct.items()}, named)
 
 
 def _distinct(hits: Sequence[Hit], anchor: str | Content) -> list[Hit]:
