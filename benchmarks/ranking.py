@@ -26,7 +26,7 @@ from nearkin.cli.fit import states_of
 from nearkin.core.candidates import AnchorContext, Candidates, CandidateSource, ItemFacts, Source
 from nearkin.core.evidence import DAY_MS, EvidenceRules, Metric
 from nearkin.core.features import compute_features
-from nearkin.core.ranking import DEFAULT_WEIGHTS, best_first, contributions, score
+from nearkin.core.ranking import DEFAULT_WEIGHTS, RankingWeights, best_first, contributions, score
 from nearkin.core.retrieval import Ranking
 from nearkin.encoders.bundle import load_encoder
 from nearkin.learning.offline_lookups import OfflineLookup, OfflineLookups
@@ -83,9 +83,9 @@ def measure_speed() -> dict[str, float]:
     return {"candidates": CANDIDATES, "calls": CALLS, "p50_ms": float(p50), "p99_ms": float(p99)}
 
 
-def answer(lookup: OfflineLookup, ranking: Ranking) -> list[str]:
+def answer(lookup: OfflineLookup, ranking: Ranking, weights: RankingWeights = DEFAULT_WEIGHTS) -> list[str]:
     candidates = lookup.candidates
-    order = best_first(score(lookup.features, DEFAULT_WEIGHTS.only(ranking)), candidates)
+    order = best_first(score(lookup.features, weights.only(ranking)), candidates)
     listed = [row for row in order if any(one.name in _LISTS[ranking] for one in candidates.sources[row])]
     return [candidates.facts[row].id for row in listed[:K]]
 
