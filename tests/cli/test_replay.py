@@ -3,16 +3,19 @@
 import json
 import time
 
+import numpy as np
 import pytest
 from kafka import KafkaProducer
 
 from nearkin.contracts.lookups import encode_answered
 from nearkin.contracts.topics import LOOKUPS
+from nearkin.contracts.weights import encode_weights
 from nearkin.core.answer import LoggedAnswer, Placed
 from nearkin.core.candidates import CandidateSource, Source
 from nearkin.core.exploration import Policy
 from nearkin.core.features import FEATURE_NAMES, FEATURE_VERSION
-from nearkin.core.ranking import DEFAULT_WEIGHTS
+from nearkin.core.ranking import DEFAULT_WEIGHTS, RankingWeights, contributions
+from nearkin.core.retrieval import Ranking
 from nearkin.core.rules import Moved, Rule
 from nearkin.embedded.broker import EmbeddedBroker
 from nearkin.embedded.programs import free_port
@@ -22,6 +25,7 @@ from nearkin.ops.topics import apply_topics
 WEIGHED = sorted((name for name, weight in DEFAULT_WEIGHTS.features.items() if weight > 0), reverse=True)[:2]
 FEATURES = tuple(float(name in WEIGHED) / 2 for name in FEATURE_NAMES)
 ADDED = {name: DEFAULT_WEIGHTS.features[name] / 2 for name in WEIGHED}
+SCORE = sum(ADDED.values())
 NOW = time.time_ns() // 1_000_000
 
 
@@ -33,11 +37,11 @@ def answer(request_id, **changes):
         "ranking": "combined",
         "positions": (
             Placed(
-                *("mug-2", 1, 1.25, 0.98),
+                *("mug-2", 1, SCORE, 0.98),
                 sources=(Source(CandidateSource.CONTENT, 0.83, 1), Source(CandidateSource.CO_VISITS, 0.3, 4)),
                 features=FEATURES,
             ),
-            Placed("tea-3", 2, 0.5, 0.02, explored=True, features=FEATURES),
+            Placed("tea-3", 2, SCORE, 0.02, explored=True, features=FEATURES),
         ),
         "weights": DEFAULT_WEIGHTS.id,
         "feature_names": FEATURE_NAMES,
@@ -71,10 +75,10 @@ def test_it_tells_who_named_an_item_what_it_was_ranked_by_and_what_was_moved_and
     shown = " ".join(result.output.split())
     for part in (
         "request 'r-shown': 2 neighbours of item 'mug-1', surface 'product-page'",
-        "1 mug-2 score 1.2500, stands here with probability 0.98",
+        f"1 mug-2 score {SCORE:.4f}, stands here with probability 0.98",
         "found by content #1 (0.830), co_visits #4 (0.300)",
         *(f"{name} 0.5 adds {adds:+.4f}" for name, adds in ADDED.items()),
-        "2 tea-3 (drawn) score 0.5000, stands here with probability 0.02",
+        f"2 tea-3 (drawn) score {SCORE:.4f}, stands here with probability 0.02",
         "mug-9 │ near_duplicate │ 2 │ taken out",
         "tea-3 │ diversity │ 5 │ 3",
         f"ranking combined with weights {DEFAULT_WEIGHTS.id}, features version {FEATURE_VERSION}; draw: shuffled",
@@ -137,6 +141,49 @@ def test_weights_that_are_not_known_here_leave_the_features(at_broker, log):
     assert f"{WEIGHED[0]} 0.5" in result.output
     assert "adds" not in result.output
     assert "What each feature added is not told" in result.output
+
+
+@pytest.fixture
+def weights_file(tmp_path, monkeypatch):
+    """Twice the shipped weights, in the file that the environment names."""
+    path = tmp_path / "weights.json"
+    monkeypatch.setenv("NEARKIN_RANKING_WEIGHTS", str(path))
+
+    def write_weights(weights_id):
+        twice = {name: 2 * weight for name, weight in DEFAULT_WEIGHTS.features.items()}
+        path.write_bytes(encode_weights(RankingWeights(weights_id, twice)))
+
+    return write_weights
+
+
+def scored(request_id, weights_id, score):
+    return answer(request_id, weights=weights_id, positions=(Placed("mug-2", 1, score, features=FEATURES),))
+
+
+@pytest.mark.parametrize("ranking", Ranking)
+def test_weights_of_the_file_that_the_settings_name_are_known(at_broker, log, weights_file, ranking):
+    weights_file("mine")
+    weights = RankingWeights("mine", {name: 2 * weight for name, weight in DEFAULT_WEIGHTS.features.items()})
+    adds = contributions(np.array(FEATURES), weights.only(ranking))
+    log(scored(f"r-mine-{ranking}", weights.only(ranking).id, float(adds.sum())))
+    (shown,) = json.loads(at_broker("replay", f"r-mine-{ranking}", "--json").output)["positions"]
+    assert list(shown["contributions"].values()) == adds.tolist()
+
+
+def test_of_weights_with_the_same_id_those_are_believed_that_give_the_logged_score(at_broker, log, weights_file):
+    weights_file(DEFAULT_WEIGHTS.id)
+    log(*(scored(f"r-times-{times}", DEFAULT_WEIGHTS.id, times * SCORE) for times in (1, 2, 3)))
+    told = [json.loads(at_broker("replay", f"r-times-{times}", "--json").output) for times in (1, 2, 3)]
+    added = [sum(one["positions"][0]["contributions"].values()) for one in told]
+    assert added == pytest.approx([SCORE, 2 * SCORE, 0])
+
+
+def test_a_file_of_weights_that_cannot_be_used_is_refused(at_broker, log, monkeypatch):
+    log(answer("r-no-file"))
+    monkeypatch.setenv("NEARKIN_RANKING_WEIGHTS", "nowhere.json")
+    result = at_broker("replay", "r-no-file")
+    assert result.exit_code == 2
+    assert "nowhere.json" in result.output
 
 
 def test_features_of_another_version_are_shown_without_what_they_added(at_broker, log):

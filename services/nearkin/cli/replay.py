@@ -18,7 +18,6 @@ from nearkin.core.retrieval import Ranking
 
 if TYPE_CHECKING:
     from nearkin.core.answer import LoggedAnswer
-    from nearkin.core.ranking import RankingWeights
     from nearkin.ops.settings import Settings
 
 _UNITS_MS = {"s": 1_000, "m": 60_000, "h": 3_600_000, "d": DAY_MS}
@@ -62,7 +61,7 @@ def replay(request_id: str, age_ms: int, anchor: str | None, as_json: bool, data
     if found.answer is None:
         click.echo(_why_not(request_id, anchor, since_ms, found.read, settings), err=True)
         raise click.exceptions.Exit(4)
-    parts = _contributions(found.answer)
+    parts = _contributions(found.answer, settings.ranking_weights)
     if as_json:
         said = _told(found.answer, parts)
         click.echo(json.dumps(said | {"partition": found.partition, "offset": found.offset}))
@@ -90,32 +89,34 @@ def _why_not(request_id: str, anchor: str | None, since_ms: int, read: int, sett
     return f"no answer to request {request_id!r} is among the {read} answers{of} since {_time(since_ms)}; maybe{listed}"
 
 
-def _weights(answer: "LoggedAnswer") -> "RankingWeights | None":
-    """The weights that gave the scores, where this installation knows them."""
-    from nearkin.core.features import FEATURE_NAMES, FEATURE_VERSION
-    from nearkin.core.ranking import DEFAULT_WEIGHTS
+def _contributions(answer: "LoggedAnswer", weights_file: Path | None) -> list[dict[str, float]]:
+    """For each item what each feature added to its score; nothing where that cannot be told.
 
-    if (answer.features_version, answer.feature_names) != (FEATURE_VERSION, FEATURE_NAMES):
-        return None
-    known = {one.id: one for one in map(DEFAULT_WEIGHTS.only, Ranking)}
-    return known.get(answer.weights)
+    The weights are told by their id, and believed where they give the scores that were logged: the shipped ones change
+    from version to version, and anybody can give a file the same id.
 
-
-def _contributions(answer: "LoggedAnswer") -> list[dict[str, float]]:
-    """For each item what each feature added to its score; nothing where the weights are not known."""
-    weights = _weights(answer)
-    if weights is None:
-        return [{} for _ in answer.positions]
+    Raises:
+        Misconfigured: the file of weights is not as it must be.
+    """
     import numpy as np
 
-    from nearkin.core.ranking import contributions
+    from nearkin.contracts.weights import read_weights
+    from nearkin.core.features import FEATURE_NAMES, FEATURE_VERSION
+    from nearkin.core.ranking import DEFAULT_WEIGHTS, contributions
 
-    return [
-        dict(zip(answer.feature_names, contributions(np.array(one.features), weights).tolist(), strict=True))
-        if one.features
-        else {}
-        for one in answer.positions
-    ]
+    known = [DEFAULT_WEIGHTS] if weights_file is None else [read_weights(weights_file), DEFAULT_WEIGHTS]
+    nothing: list[dict[str, float]] = [{} for _ in answer.positions]
+    if (answer.features_version, answer.feature_names) != (FEATURE_VERSION, FEATURE_NAMES):
+        return nothing
+    if not all(one.features for one in answer.positions):
+        return nothing
+    features = np.array([one.features for one in answer.positions]).reshape(-1, len(FEATURE_NAMES))
+    scores = [one.score for one in answer.positions]
+    for weights in (one.only(ranking) for one in known for ranking in Ranking):
+        parts = contributions(features, weights)
+        if weights.id == answer.weights and np.allclose(parts.sum(axis=1), scores, rtol=1e-6, atol=1e-6):
+            return [dict(zip(FEATURE_NAMES, row, strict=True)) for row in parts.tolist()]
+    return nothing
 
 
 def _told(answer: "LoggedAnswer", parts: list[dict[str, float]]) -> dict[str, Any]:
@@ -158,8 +159,11 @@ def _show(answer: "LoggedAnswer", parts: list[dict[str, float]], origin: str) ->
     console.print(explained(neighbours) if neighbours else "nothing was found", highlight=False)
     if answer.moved:
         console.print(moves([Moved(one.item, one.rule, one.was, one.now) for one in answer.moved]))
-    if answer.weights and not any(parts):
-        say("What each feature added is not told: the weights, or this version of the features, are not known here.")
+    if answer.weights and answer.positions and not any(parts):
+        say(
+            f"What each feature added is not told: weights {answer.weights!r} are not known here, or give other scores; "
+            "NEARKIN_RANKING_WEIGHTS names the file of those that are not the shipped ones."
+        )
     say(_rests_on(answer), style="dim")
     say(f"from {origin}; such an answer is logged with probability {answer.log_rate:g}", style="dim")
 

@@ -6,15 +6,21 @@
 
 from collections.abc import Mapping
 from pathlib import Path
+from typing import Annotated
 
 import msgspec
 
+from nearkin.contracts import limits
 from nearkin.core.errors import Misconfigured
 from nearkin.core.ranking import RankingWeights
+from nearkin.core.retrieval import Ranking
+
+#: The id is logged with each answer, at most with the name of a ranking behind it.
+MAX_WEIGHTS_ID = limits.MAX_WORD - max(len(f":{one}") for one in Ranking)
 
 
 class _Weights(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
-    id: str
+    id: Annotated[str, msgspec.Meta(min_length=1, max_length=MAX_WEIGHTS_ID, pattern=limits.ID_PATTERN)]
     feature_version: int
     features: Mapping[str, float]
     fitted_on: str = ""
