@@ -161,7 +161,7 @@ def _show(answer: "LoggedAnswer", parts: list[dict[str, float]], origin: str) ->
         console.print(moves([Moved(one.item, one.rule, one.was, one.now) for one in answer.moved]))
     if answer.weights and answer.positions and not any(parts):
         say(
-            f"What each feature added is not told: weights {answer.weights!r} are not known here, or give other scores; "
+            f"What each feature added is not told: weights {answer.weights!r} are not known here or give other scores; "
             "NEARKIN_RANKING_WEIGHTS names the file of those that are not the shipped ones."
         )
     say(_rests_on(answer), style="dim")
