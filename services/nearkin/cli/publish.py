@@ -132,7 +132,7 @@ def publish(
 
     An item's versions are the time in milliseconds where it does not bring content_version and offer_version. Exits
     with 4 where a line was refused. Standard input and pipes cannot be read twice: there, stop ends at the first
-    refused line, and what came before it is published. Nothing consumes feedback and visits yet.
+    refused line, and what came before it is published.
     """  # noqa: D301  # click reads \b
     console = terminal(stderr=True)
     refusals = Refusals(console, named)
