@@ -2,6 +2,7 @@
 
 from dataclasses import dataclass
 from enum import StrEnum
+from typing import NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -23,9 +24,11 @@ class CandidateSource(StrEnum):
     EXPLORED = "explored"  # the last draw
 
 
-@dataclass(frozen=True, slots=True)
-class Source:
-    """What one source said of a candidate: its score there (scores of two sources do not compare), its rank, from 1."""
+class Source(NamedTuple):
+    """What one source said of a candidate: its score there (scores of two sources do not compare), its rank, from 1.
+
+    A tuple, as a look-up makes hundreds: that takes a third of the time of a frozen dataclass.
+    """
 
     name: CandidateSource
     score: float

@@ -294,7 +294,10 @@ class EdgeCollection:
 
     def query(self, requests: Sequence[wire.QueryPoints]) -> wire.QueryBatchResponse:
         """Nearest neighbours for each request."""
-        answers = self._shard.query_batch(edge.QueryBatchRequest([self._query(request) for request in requests]))
+        vectors: dict[tuple[str, str], Any] = {}
+        answers = self._shard.query_batch(
+            edge.QueryBatchRequest([self._query(request, vectors) for request in requests])
+        )
         response = wire.QueryBatchResponse()
         for request, answer in zip(requests, answers, strict=True):
             self._add_hits(response.result.add(), request, answer)
@@ -315,13 +318,17 @@ class EdgeCollection:
             hit = wire.ScoredPoint(id=to_point_id(record.id), payload=to_payload_map(record.payload))
             yield record.id, wire.BatchResult(result=[hit]).SerializeToString()
 
-    def _query(self, request: wire.QueryPoints) -> edge.QueryRequest:
+    def _query(self, request: wire.QueryPoints, vectors: dict[tuple[str, str], Any]) -> edge.QueryRequest:
+        """One request for Edge; stored vectors that were read for the batch already are in `vectors`."""
         if request.prefetch or request.query.WhichOneof("variant") != "nearest":
             raise unsupported("a query other than one nearest-neighbour search")
         filter_ = request.filter
         nearest = request.query.nearest
         if nearest.WhichOneof("variant") == "id":
-            vector = self._stored_vector(nearest.id, request.using)
+            asked = (str(nearest.id), request.using)
+            vector = vectors.get(asked)
+            if vector is None:
+                vector = vectors[asked] = self._stored_vector(nearest.id, request.using)
             filter_ = wire.Filter(must_not=[wire.Condition(has_id=wire.HasIdCondition(has_id=[nearest.id]))])
             filter_.MergeFrom(request.filter)
         else:

@@ -5,6 +5,7 @@ lost a condition would answer with items that were asked to stay away.
 """
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
+from functools import lru_cache
 from typing import Any
 from uuid import UUID
 
@@ -75,11 +76,15 @@ def to_payload_map(payload: Mapping[str, Any] | None) -> dict[str, wire.Value]:
     return {key: to_value(value) for key, value in payload.items()} if payload else {}
 
 
+#: A search may name hundreds of points, and the next one names many of them again.
+_parsed = lru_cache(maxsize=2**16)(UUID)
+
+
 def from_point_id(point_id: wire.PointId) -> PointId:
     """A point's id as Edge takes it."""
     if point_id.WhichOneof("point_id_options") == "uuid":
         try:
-            return UUID(point_id.uuid)
+            return _parsed(point_id.uuid)
         except ValueError as error:
             raise bad_request(f"unable to parse UUID: {point_id.uuid}") from error
     return point_id.num

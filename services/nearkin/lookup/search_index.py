@@ -105,7 +105,7 @@ async def search_among(
     found = iter([hits for some in _portions(asked) for hits in await collection.search(some)] if asked else ())
     answers = [next(found) if ids else [] for _, _, ids in wanted]
     return [
-        hits if query is not None else [replace(hit, score=math.nan) for hit in hits]
+        hits if query is not None else [hit._replace(score=math.nan) for hit in hits]
         for (_, query, _), hits in zip(wanted, answers, strict=True)
     ]
 

@@ -20,6 +20,7 @@ from typing import Any
 
 import msgspec
 import numpy as np
+from redis.asyncio import RedisCluster
 from redis.exceptions import NoScriptError
 
 from nearkin.core.errors import Misconfigured
@@ -56,6 +57,14 @@ redis.call('HSET', KEYS[1], 'version', ARGV[2], 'priors', ARGV[3])
 return 1
 """
 _PRIORS = msgspec.json.Decoder(PositionPriors)
+
+#: The marginals of some anchors. A call for each would cost the caller ten times as much, and Redis twice.
+_MARGINALS = """
+local held = {}
+for place, key in ipairs(KEYS) do held[place] = redis.call('HGET', key, '') end
+return held
+"""
+_KEYS_AT_ONCE = 500
 
 _TOTAL = Struct("<id")
 _MASK = Struct("<H")
@@ -152,15 +161,26 @@ class RedisEvidence:
     async def read(self, anchors: Sequence[str], marginals_of: Sequence[str], at_ms: int) -> Remembered:
         """What is remembered of some anchors, and how often other items were visited, in one round trip."""
         calls: list[Call] = [("HGETALL", self._anchor_key(anchor)) for anchor in anchors]
-        calls += [("HGET", self._anchor_key(item_id), "") for item_id in marginals_of]
+        groups = self._by_call(marginals_of)
+        calls += [("EVAL", _MARGINALS, len(ids), *map(self._anchor_key, ids)) for ids in groups]
         answers = await ask(self._client, calls)
         return Remembered(
             {anchor: self._evidence(fields, at_ms) for anchor, fields in zip(anchors, answers, strict=False)},
             {
                 item_id: self._total(packed, at_ms)
-                for item_id, packed in zip(marginals_of, answers[len(anchors) :], strict=True)
+                for ids, held in zip(groups, answers[len(anchors) :], strict=True)
+                for item_id, packed in zip(ids, held, strict=True)
             },
         )
+
+    def _by_call(self, ids: Sequence[str]) -> list[Sequence[str]]:
+        """Items in portions whose keys one script may read: of a cluster, those of one shard."""
+        if not isinstance(self._client, RedisCluster):
+            return [ids[start : start + _KEYS_AT_ONCE] for start in range(0, len(ids), _KEYS_AT_ONCE)]
+        groups: dict[int, list[str]] = {}
+        for item_id in ids:
+            groups.setdefault(shard_of(item_id), []).append(item_id)
+        return list(groups.values())
 
     async def read_visits(self, at_ms: int) -> float:
         """All visits, decayed to a moment."""

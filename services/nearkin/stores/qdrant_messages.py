@@ -30,12 +30,12 @@ VERSION_FIELDS = wire.WithPayloadSelector(
 )
 
 
+@functools.lru_cache(maxsize=2**15)  # a write asks three times for each of its items, and look-ups name the same ones
 def point_id(item_id: str) -> wire.PointId:
-    """The id of an item's point."""
+    """The id of an item's point; not to be changed."""
     return wire.PointId(uuid=_uuid(item_id))
 
 
-@functools.lru_cache(maxsize=2**15)  # a write asks three times for each of its items, and look-ups name the same ones
 def _uuid(item_id: str) -> str:
     """UUIDv5 as RFC 9562 makes it, in a third of the time that Python's `uuid` takes: a search may name hundreds."""
     named = bytearray(hashlib.sha1(NAMESPACE.bytes + item_id.encode(), usedforsecurity=False).digest()[:16])
