@@ -51,6 +51,34 @@ def test_a_worker_that_retries_a_temporary_failure_is_alive():
     assert judge.verdict(20, Progress({HERE: 5}, in_flight_since=1, retried_at=15), {HERE: 7}) == ""
 
 
+def test_a_long_batch_whose_handler_gets_on_is_no_stall_nor_are_the_partitions_that_wait_behind_it():
+    judge, progress = Judge(10), Progress({HERE: 5}, in_flight_since=1)
+
+    for now in range(2, 200, 6):
+        progress.advanced_at = now
+        assert judge.verdict(now, progress, {HERE: 7}) == ""
+
+
+def test_a_long_batch_whose_handler_stands_still_is_a_stall():
+    judge, progress = Judge(10), Progress({HERE: 5}, in_flight_since=1, advanced_at=20)
+
+    assert judge.verdict(25, progress, {HERE: 7}) == ""
+    assert judge.verdict(31, progress, {HERE: 7}) == "one batch has been in flight for 30 s"
+
+
+def test_a_partition_that_nobody_fetches_is_a_stall_though_batches_of_another_get_on():
+    judge, stuck = Judge(10), ("items.v1", 1)
+
+    def look(now):
+        progress = Progress({HERE: now, stuck: 3}, in_flight_since=now - 0.1, advanced_at=now)
+        return judge.verdict(now, progress, {HERE: 1000, stuck: 4})
+
+    verdicts = [look(now) for now in (0, 6, 12)]
+
+    assert verdicts[:2] == ["", ""]
+    assert "items.v1[1]" in verdicts[2]
+
+
 def test_time_without_a_broker_is_not_held_against_the_worker():
     judge, progress = Judge(10), Progress({HERE: 5})
     judge.verdict(0, progress, {HERE: 7})

@@ -78,7 +78,7 @@ async def serve(settings: Settings, metrics: Metrics, health: Health) -> int:
             rules,
             Counting(store.shard_of, most_partners=settings.evidence_most_partners),
             metrics,
-            alive=progress.alive,
+            advance=progress.advance,
         )
         learn = LearnPriors(store, SHARDS, metrics)
         priors = asyncio.create_task(follow_priors(apply, store, learn, settings.priors_every_s))

@@ -47,7 +47,7 @@ class ApplyFeedback:
         rules: what counts.
         counting: how what counts is counted.
         metrics: what is counted of the work itself.
-        alive: called whenever something was applied: a long way back is no standstill, nor are baskets of many pairs.
+        advance: called whenever something was read or applied: a long way back is no standstill, nor are large baskets.
         now: the time in seconds since the epoch.
     """
 
@@ -60,12 +60,12 @@ class ApplyFeedback:
         counting: Counting,
         metrics: Metrics,
         *,
-        alive: Callable[[], None] = lambda: None,
+        advance: Callable[[], None] = lambda: None,
         now: Callable[[], float] = time.time,
     ) -> None:
         self._store, self._logs, self._letters, self._rules = store, logs, letters, rules
         self.counting = counting
-        self._metrics, self._alive, self._now = metrics, alive, now
+        self._metrics, self._advance, self._now = metrics, advance, now
         self._assigned: frozenset[Place] = frozenset()
         self._partitions: dict[Place, Partition] = {}
         self._described_at = 0.0
@@ -205,7 +205,7 @@ class ApplyFeedback:
             for record in records:
                 partition.see(record)
             await asyncio.sleep(0)
-            self._alive()
+            self._advance()
         log.info(
             "a partition is continued",
             extra=fields(topic=place[0], partition=place[1], offset=position, topic_id=found.topic_id),
@@ -250,7 +250,6 @@ class ApplyFeedback:
             for record in records:
                 partition.take(record)
             await self._apply(partition, self._now())
-            self._alive()
         partition.position = max(partition.position, until)
 
     async def _apply(self, partition: Partition, consumed_at: float) -> None:
@@ -261,6 +260,7 @@ class ApplyFeedback:
             await self._letters.send(partition.refused)
             partition.refused = []
             outcomes = await self._send(batches)
+            self._advance()
             applied = partition.settle([*zip(batches, outcomes, strict=True)])
             if applied is None:
                 await self._go_back(partition)

@@ -35,20 +35,25 @@ class Progress:
     Attributes:
         positions: per assigned partition, the offset after the last event that was acknowledged or committed.
         in_flight_since: when the batch in flight began, None where none is; on the monotonic clock.
-        retried_at: when a temporary failure was last met, or a handler said that it gets on.
+        retried_at: when a temporary failure was last met.
+        advanced_at: when a handler last said that a part of its batch is done.
     """
 
     positions: dict[Place, int] = field(default_factory=dict)
     in_flight_since: float | None = None
     retried_at: float = 0.0
+    advanced_at: float = 0.0
 
-    def alive(self) -> None:
-        """Say that work gets on which no position tells of."""
-        self.retried_at = time.monotonic()
+    def advance(self) -> None:
+        """Say that a part of the batch in flight is done, which no position tells of yet."""
+        self.advanced_at = time.monotonic()
 
 
 class Judge:
     """Decides whether a worker has stalled, from what is seen of it each time.
+
+    A batch that is in flight is judged by what its handler says of its parts. Partitions wait behind it, so the time
+    from one look to the next in which it was in flight all along is not held against them.
 
     Args:
         timeout_s: how long work may wait without progress.
@@ -57,6 +62,8 @@ class Judge:
     def __init__(self, timeout_s: float) -> None:
         self._timeout_s = timeout_s
         self._seen: dict[Place, tuple[int, float]] = {}
+        self._looked_at = 0.0
+        self._flew_since: float | None = None
 
     def verdict(self, now: float, progress: Progress, ends: Mapping[Place, int] | None) -> str:
         """Why the worker has stalled; empty when it has not.
@@ -67,8 +74,10 @@ class Judge:
             ends: the end offset of each assigned partition, None where the broker does not say.
         """
         since = progress.in_flight_since
-        if since is not None and now - max(since, progress.retried_at) > self._timeout_s:
+        if since is not None and now - max(since, progress.retried_at, progress.advanced_at) > self._timeout_s:
             return f"one batch has been in flight for {now - since:.0f} s"
+        excused_s = now - self._looked_at if since is not None and since == self._flew_since else 0.0
+        self._looked_at, self._flew_since = now, since
         if ends is None:
             self._seen.clear()
             return ""
@@ -79,7 +88,7 @@ class Judge:
             if end <= position:
                 continue
             known, known_at = before.get(place, (position, now))
-            known_at = known_at if known == position else now
+            known_at = min(now, known_at + excused_s) if known == position else now
             self._seen[place] = (position, known_at)
             if now - max(known_at, progress.retried_at) > self._timeout_s:
                 topic, partition = place

@@ -98,7 +98,7 @@ class Worker:
         stopping: when it is set, the batch in flight is finished, acknowledged and committed, and the group left.
         ledger: where the effects keep their own account of progress.
         letters: where rejected events go; to the topics' dead letters as they are where it is None.
-        progress: what the watchdog looks at; a handler that has more to do than its batch says so there.
+        progress: what the watchdog looks at; a handler whose batch takes long says there what is done of it.
     """
 
     def __init__(
