@@ -1,3 +1,4 @@
+import asyncio
 from collections.abc import Sequence
 from dataclasses import replace
 
@@ -9,12 +10,12 @@ from prometheus_client import CollectorRegistry
 from live_lookups import WatchedIndex
 from nearkin.core import item
 from nearkin.core.candidates import CandidateSource
-from nearkin.core.errors import InvalidRequest, Misconfigured, NearkinError, Unavailable, UnknownItem
+from nearkin.core.errors import DeadlineExceeded, InvalidRequest, Misconfigured, NearkinError, Unavailable, UnknownItem
 from nearkin.core.evidence import EvidenceRules
 from nearkin.core.filters import ItemFilter
 from nearkin.core.item import Content, ItemState, Offer, Price, Status
-from nearkin.core.ports import IndexedItem, ItemWrite, Search
-from nearkin.core.retrieval import Retrieval
+from nearkin.core.ports import EvidenceStore, IndexedItem, ItemIndex, ItemWrite, Search
+from nearkin.core.retrieval import Ranking, Retrieval
 from nearkin.core.rules import Curation
 from nearkin.core.vectors import Hit, VectorName, Vectors
 from nearkin.encoders.fake import HashingEncoder
@@ -55,21 +56,43 @@ async def find(
 ) -> list[Answer | NearkinError]:
     """Look up where nobody has done anything yet, with nothing left to chance."""
     metrics = Metrics(CollectorRegistry())
-    items, remembered, evidence = Engine("index", metrics), Engine("evidence", metrics), MemoryEvidence(EvidenceRules())
-    find_similar = FindSimilar(
+    find_similar = finder(
+        index,
+        Engine("index", metrics),
+        Engine("evidence", metrics),
+        MemoryEvidence(EvidenceRules()),
+        encoder=encoder,
+        depths=Depths(hits=candidates),
+        observe=observe,
+    )
+    return await find_similar([replace(one, explore=False) for one in lookups], 10.0)
+
+
+def finder(
+    index: ItemIndex,
+    items: Engine,
+    remembered: Engine,
+    evidence: EvidenceStore,
+    *,
+    encoder: HashingEncoder = ENCODER,
+    ordering: Ordering = Ordering(),  # noqa: B008  # frozen
+    curation: Curation = Curation(),  # noqa: B008  # frozen
+    depths: Depths = Depths(),  # noqa: B008  # frozen
+    observe: Observe = lambda stage, seconds: None,
+) -> FindSimilar:
+    return FindSimilar(
         index,
         encoder,
         RecallEvidence(evidence),
         Stream(evidence, index, remembered, items),
         items=items,
         evidence=remembered,
-        ordering=Ordering(),
-        curation=Curation,
-        depths=Depths(hits=candidates),
+        ordering=ordering,
+        curation=lambda: curation,
+        depths=depths,
         evidence_budget_s=1.0,
         observe=observe,
     )
-    return await find_similar([replace(one, explore=False) for one in lookups], 10.0)
 
 
 def ids(answer: Answer | NearkinError) -> list[str]:
@@ -368,3 +391,20 @@ async def test_an_answer_never_holds_the_anchor_a_hidden_or_deleted_item_or_an_i
             and (not conditions.tags_any or set(conditions.tags_any) & set(one.content.tags))
         }
         assert len(found) == min(k, len(admitted))
+
+
+async def test_an_index_that_answers_nobody_is_left_alone_by_look_ups_that_need_nothing_else():
+    metrics = Metrics(CollectorRegistry())
+    index = await index_of(*MUGS)
+    index.may_answer.clear()
+    items = Engine("index", metrics, failures=2, floor_s=0.01)
+    find_similar = finder(index, items, Engine("evidence", metrics), MemoryEvidence(EvidenceRules()))
+    by_content = [SimilarTo("mug-1", ranking=Ranking.CONTENT)]
+    for _ in range(2):
+        with pytest.raises(DeadlineExceeded):
+            async with asyncio.timeout(0.05):  # as the server does
+                await find_similar(by_content, 0.05)
+    searched = len(index.searched)
+    with pytest.raises(Unavailable):
+        await find_similar(by_content, 10.0)
+    assert len(index.searched) == searched

@@ -37,6 +37,9 @@ from nearkin.lookup.search_index import Found, Hits, Query, search_among, search
 INDEX_SHARE = 0.7
 EVIDENCE_SHARE = 0.3
 
+#: The same where there is no other one to ask: it ends before the deadline, so that it is known who did not answer.
+ALONE_SHARE = 0.95
+
 #: An anchor with fewer remembered pairs is thin: what is popular in its category joins its candidates.
 THIN = 10
 POPULAR_CANDIDATES = 20
@@ -239,7 +242,7 @@ class FindSimilar:
 
         alone = not any(one.wants_evidence for one in lookups)
         try:
-            return await self._items.ask(search, (deadline - began) * (1.0 if alone else INDEX_SHARE))
+            return await self._items.ask(search, (deadline - began) * (ALONE_SHARE if alone else INDEX_SHARE))
         except Unavailable as problem:
             if alone:
                 raise _given_up(problem) from problem

@@ -33,7 +33,7 @@ from nearkin.core.errors import (
 from nearkin.core.ports import ContentEncoder, EvidenceStore, ItemCollection, ItemIndex
 from nearkin.core.rules import Curation
 from nearkin.lookup.encode_answer import encode_answer, encode_item, logged
-from nearkin.lookup.engines import Engine
+from nearkin.lookup.engines import FLOOR_S, Engine
 from nearkin.lookup.find_similar import Answer, Depths, FindSimilar
 from nearkin.lookup.follow_stream import Stream
 from nearkin.lookup.log_answers import make_request_id
@@ -296,7 +296,9 @@ class LookupServer:
         clock: Literal["wall", "stream"] = "wall",
     ) -> None:
         self._index, self._encoder, self._readiness = index, encoder, readiness
-        items, remembered = Engine("index", metrics), Engine("evidence", metrics)
+        items = Engine("index", metrics)
+        # Who allows the evidence less time than the floor has said how slow is too slow.
+        remembered = Engine("evidence", metrics, floor_s=min(FLOOR_S, limits.evidence_budget_s))
         self.stream = Stream(evidence, index, remembered, items, clock)
         find = FindSimilar(
             index,

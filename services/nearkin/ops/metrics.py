@@ -159,7 +159,7 @@ class Metrics:
         self.engine_failures = self._counter(
             "engine_failures_total",
             "Questions of look-ups that an engine did not answer: slow (not within its share of the deadline), away, "
-            "left_alone (not asked, because it failed again and again).",
+            "left_alone (not asked, because it failed again and again), failed (in a way that is not foreseen).",
             ("engine", "why"),
         )
         self.circuit_open = self._gauge(
