@@ -2,6 +2,7 @@
 
 import itertools
 from collections import Counter
+from dataclasses import replace
 from fractions import Fraction
 
 import numpy as np
@@ -11,7 +12,7 @@ from hypothesis import strategies as st
 
 from nearkin.core import exploration
 from nearkin.core.evidence import DAY_MS
-from nearkin.core.exploration import ExplorationRules, Policy, draw
+from nearkin.core.exploration import ExplorationRules, Policy, Slate, draw
 
 RULES = ExplorationRules(share=0.25, pool=4, new_item_share=0.5)
 
@@ -22,7 +23,7 @@ def enumerate_slates(order, new_items, k, rules, pins=0):
     free = len(greedy) - pins
     pool = order[pins : pins + max(rules.pool, free)]
     unseen = [row for row in order[k:] if row in new_items]
-    lower = [place for place in range(len(greedy)) if place >= max(pins, len(greedy) // 2)]
+    lower = [place for place in range(1, len(greedy)) if place >= max(pins, len(greedy) // 2)]
     shuffled, new_item = Fraction(rules.share), Fraction(rules.new_item_share) if unseen and lower else Fraction(0)
     chances = Counter()
     chances[greedy] += 1 - shuffled - new_item
@@ -42,17 +43,27 @@ CASES = {
     "an order shorter than the answer": ([5, 3], {3}, 4, 0),
     "all but one place pinned": ([5, 3, 8, 1], {1}, 3, 2),
     "one place": ([5, 3, 8], {8}, 1, 0),
+    "two places": ([5, 3, 8, 1], {8, 1}, 2, 0),
+    "one place, and nobody to draw it from": ([5, 3, 8], {8}, 1, 0, 1),
+    "one place left by pins, and nobody to draw it from": ([5, 3, 8, 1], {8, 1}, 3, 2, 1),
+    "nobody to draw from": ([5, 3, 8, 1], {8, 1}, 2, 0, 1),
 }
+
+
+def case_of(name):
+    """The order, the new items, k, how many are pinned, and the rules."""
+    order, new_items, k, pins, *pool = CASES[name]
+    return order, new_items, k, pins, replace(RULES, pool=pool[0] if pool else RULES.pool)
 
 
 @pytest.mark.parametrize("case", CASES)
 def test_every_propensity_is_the_sum_over_all_slates_that_could_have_been(case):
-    order, new_items, k, pins = CASES[case]
-    slates = enumerate_slates(order, new_items, k, RULES, pins)
+    order, new_items, k, pins, rules = case_of(case)
+    slates = enumerate_slates(order, new_items, k, rules, pins)
     assert sum(slates.values()) == 1
     seen = set()
     for number in range(10_000):
-        slate = draw(order, new_items, k, f"request {number}", RULES, pins=pins)
+        slate = draw(order, new_items, k, f"request {number}", rules, pins=pins)
         assert slate.items in slates
         if slate.items in seen:
             continue
@@ -65,9 +76,9 @@ def test_every_propensity_is_the_sum_over_all_slates_that_could_have_been(case):
 
 @pytest.mark.parametrize("case", CASES)
 def test_at_every_position_the_propensities_of_all_items_sum_to_one(case):
-    order, new_items, k, pins = CASES[case]
+    order, new_items, k, pins, rules = case_of(case)
     fixed = min(pins, len(order))
-    mixture = exploration._Mixture(order, new_items, k, RULES, fixed)
+    mixture = exploration._Mixture(order, new_items, k, rules, fixed)
     for place in range(min(k, len(order))):
         assert sum(mixture.propensity(row, place) for row in order) == pytest.approx(1, abs=1e-12)
 
@@ -161,6 +172,11 @@ def test_whatever_is_asked_the_answer_is_distinct_rows_with_true_probabilities(
     assert len(set(slate.items)) == len(slate.items)
     assert set(slate.items) <= set(range(size))
     assert all(0 < one <= 1 for one in slate.propensities)
+
+
+def test_a_lone_place_is_never_given_away_to_a_new_item():
+    given = {draw([4, 2, 9], {2, 9}, 1, str(number), ExplorationRules(0.0, 20, 1.0)) for number in range(50)}
+    assert given == {Slate((4,), (1.0,), Policy.GREEDY, (False,))}
 
 
 def test_an_item_is_new_for_its_time_and_one_of_unknown_age_is_not():

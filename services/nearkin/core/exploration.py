@@ -8,7 +8,8 @@ estimate from the log divides by (the item-position model: Li, Abbasi-Yadkori, K
 - *greedy*: the order as it is.
 - *shuffled*: the places get a uniform draw without replacement from the best `pool` items.
 - *new item*: the order as it is, but one of the lower places, drawn uniformly, goes to one of the new items that would
-  not be shown, drawn uniformly: a floor of exposure for what nobody has seen yet. Where there is none, greedy.
+  not be shown, drawn uniformly: a floor of exposure for what nobody has seen yet. Where there is none, greedy. The
+  first place is never given away, so a lone one is not either.
 
 The draw is seeded by the request's id alone, so that an answer can be given again. Pins are never drawn away.
 """
@@ -107,11 +108,11 @@ def draw(
     if not explore or fixed == len(greedy):
         return Slate(greedy, (1.0,) * len(greedy), Policy.GREEDY, (False,) * len(greedy))
     mixture = _Mixture(order, new_items, k, rules, fixed)
-    numbers = _numbers(request_id, 1 + len(mixture.pool))
+    numbers = _numbers(request_id, 1 + max(2, len(mixture.pool)))  # a new item takes two, whatever the pool
     policy = mixture.policy((numbers[0] >> 11) / 2**53)  # as a double it stays below 1
     items, explored = list(greedy), [False] * len(greedy)
     if policy is Policy.SHUFFLED:
-        by_number = sorted(zip(numbers[1:], mixture.pool, strict=True))
+        by_number = sorted(zip(numbers[1:], mixture.pool, strict=False))
         items[fixed:] = [row for _, row in by_number[: len(greedy) - fixed]]
         explored[fixed:] = [True] * (len(greedy) - fixed)
     elif policy is Policy.NEW_ITEM:
@@ -132,11 +133,11 @@ class _Mixture:
         self._fixed = fixed
         places = len(self._greedy)
         self.pool = order[fixed : fixed + max(rules.pool, places - fixed)]
-        self.lower = range(max(fixed, places // 2), places)
+        self.lower = range(max(fixed, places // 2, 1), places)
         new = frozenset(new_items)
         self.unseen = [row for row in order[k:] if row in new]
         self._shuffled = rules.share
-        self._new_item = rules.new_item_share if self.unseen else 0.0
+        self._new_item = rules.new_item_share if self.unseen and self.lower else 0.0
 
     def policy(self, number: float) -> Policy:
         """Which policy a uniform number below 1 stands for."""
