@@ -14,6 +14,7 @@ from nearkin.core.counting import (
     SAMPLED_ONE_IN,
     Counting,
     count,
+    most_pairs_of,
     popular_anchor,
     positions_anchor,
     sample_anchor,
@@ -249,6 +250,14 @@ def test_counts_are_finite_and_not_negative(some: list) -> None:
     tallies = tallied(*some)
     for reserved in (False, True):
         assert all(0 < amount < 1e9 for amount in counts(tallies, reserved).values())
+
+
+@given(events, st.sampled_from([2, 100]))
+def test_an_event_adds_no_more_pairs_to_a_shard_than_was_said_before(event: object, most_partners: int) -> None:
+    tallies = tallied(event, most_partners=most_partners)  # type: ignore[arg-type]
+    said = most_pairs_of(event, Counting(shard_of, KNOWN, most_partners))  # type: ignore[arg-type]
+    for shard, tally in enumerate(tallies):
+        assert tally.size() <= said.get(shard, 0)
 
 
 def test_the_newest_time_is_that_of_the_newest_event_of_the_shard() -> None:

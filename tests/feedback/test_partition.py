@@ -3,12 +3,13 @@
 import asyncio
 import random
 import time
+import tracemalloc
 
 import pytest
 
 from feedback.feedback_stage import EVIDENCE, ITEMS, USERS, as_sent, make_events
 from feedback.reference import find_differences, recount
-from nearkin.contracts.topics import FEEDBACK
+from nearkin.contracts.topics import FEEDBACK, VISITS
 from nearkin.core.counting import Counting
 from nearkin.core.evidence import DAY_MS, Source
 from nearkin.feedback import partition as module
@@ -169,6 +170,54 @@ def test_no_script_call_holds_more_pairs_than_redis_may_be_held_up_by(monkeypatc
 
     assert asyncio.run(run()) == []
     assert max(calls) <= 20
+
+
+def test_hundreds_of_the_largest_visits_are_added_up_one_by_one():
+    draw = random.Random(3)
+    visited = (VISITS.name, 0)
+    partition = Partition(visited, SOURCE, (0,) * SHARDS, 0, RULES, lambda: NOW)
+    for offset in range(200):
+        visit = {"kind": "visit", "event_id": f"visit-{offset}", "visit_id": f"v-{offset}", "occurred_at": NOW}
+        items = [f"item-{number}" for number in draw.sample(range(100_000), 2000)]
+        _, key, value = as_sent(visit | {"visit_kind": "basket", "items": items})
+        partition.take(Record(*visited, offset, NOW, key, value))
+
+    tracemalloc.start()
+    try:
+        batches = partition.batches(BY)
+        _, most = tracemalloc.get_traced_memory()
+    finally:
+        tracemalloc.stop()
+
+    assert {batch.end for batch in batches} == {1}
+    assert sum(len(delta.pairs) for batch in batches for delta in batch.deltas) > 200_000
+    assert most < 400 * 201_000, "more than one visit's pairs"
+
+
+@pytest.mark.parametrize("bound", [15, 60, 1500])
+def test_batches_hold_as_many_events_as_a_call_may_hold_pairs(monkeypatch, bound):
+    monkeypatch.setattr(module, "MOST_PAIRS", bound)
+    log = log_of(make_events(random.Random(4), 300, NOW))
+    store, sizes = MemoryEvidence(EVIDENCE), []
+
+    async def run():
+        partition = begin()
+        for record in log:
+            partition.take(record)
+        while waiting := len(partition.waiting):
+            batches = partition.batches(BY)
+            outcomes = await store.apply(batches)
+            partition.settle([*zip(batches, outcomes, strict=True)])
+            pairs = max(sum(len(delta.pairs) for delta in batch.deltas) for batch in batches)
+            sizes.append((pairs, waiting - len(partition.waiting)))
+        return await find_differences(
+            recount(log, NOW, window=40, clamp=3, half_life_ms=EVIDENCE.half_life_ms), store, NOW
+        )
+
+    assert asyncio.run(run()) == []
+    assert all(pairs <= bound for pairs, _ in sizes)
+    fullest = max(pairs for pairs, _ in sizes[:-1]) if len(sizes) > 1 else bound
+    assert fullest > bound / 2, f"batches are smaller than they need be: {sizes}"
 
 
 def test_one_user_counts_only_so_often_and_a_repeat_not_at_all():

@@ -28,7 +28,8 @@ producer writes into `surface` cannot fill the store. In the sample clicks stand
 so that which of them the cap keeps does not depend on clicks, which would bias what is learned.
 """
 
-from collections.abc import Callable, Sequence
+from collections import Counter
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Final
 from zlib import crc32
@@ -104,6 +105,20 @@ def count(event: Impressions | Interaction | Visit, tallies: Sequence[Tally | No
             _count_action(event, tallies, by)
         case Visit():
             _count_visit(event, tallies, by)
+
+
+def most_pairs_of(event: Impressions | Interaction | Visit, by: Counting) -> Mapping[int, int]:
+    """Of each shard that an event concerns, how many pairs it adds to at most, those of reserved anchors included."""
+    match event:
+        case Impressions():
+            # Of each place its pair, its position plain, weighted and squared, and its part in the sample.
+            of_a_place = 5 if event.surface in by.curves else 1
+            return {by.shard_of(event.anchor): of_a_place * len(event.positions) + 1}
+        case Interaction():
+            return {by.shard_of(event.anchor): 7}
+        case Visit():
+            of_an_item = min(len(event.items) - 1, by.most_partners) + 1
+            return {shard: of_an_item * items for shard, items in Counter(map(by.shard_of, event.items)).items()}
 
 
 def surfaces_anchor(shard: int) -> str:

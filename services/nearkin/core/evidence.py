@@ -264,6 +264,10 @@ class Tally:
         """Add to an item's marginal."""
         self._marginals[item_id] = self._marginals.get(item_id, 0.0) + weight
 
+    def size(self) -> int:
+        """How many pairs the sums are of."""
+        return sum(map(len, self._pairs.values()))
+
     def deltas(self) -> list[AnchorDelta]:
         """What the events add, by anchor."""
         anchors = dict.fromkeys((*self._pairs, *self._marginals))

@@ -6,7 +6,7 @@ one, first reads so many offsets back (`see`), and then decides as the one befor
 """
 
 from collections import Counter, deque
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Final, Literal, NamedTuple
 
@@ -14,7 +14,7 @@ from nearkin.contracts import limits
 from nearkin.contracts.feedback import decode_feedback, decode_visit, require_timely
 from nearkin.contracts.topics import FEEDBACK, VISITS
 from nearkin.core.admission import Admission, Verdict
-from nearkin.core.counting import Counting, count
+from nearkin.core.counting import Counting, count, most_pairs_of
 from nearkin.core.errors import InvalidEvent
 from nearkin.core.evidence import Effect, Outcome, ShardBatch, Source, Tally
 from nearkin.core.feedback import Impressions, Interaction, Visit
@@ -23,11 +23,9 @@ from nearkin.ops.record import Place, Record, Rejected
 
 FeedbackEvent = Impressions | Interaction | Visit
 
-#: Pairs in one script call: so many take Redis 2 ms, in which it serves nobody else.
+#: Pairs in one script call, but for a single event that has more: so many take Redis about 7 ms, in which it serves
+#: nobody else (at 200,000 pair updates a second, see docs/decisions/0007-evidence-in-redis.md).
 MOST_PAIRS = 1500
-
-#: Events whose sums are tried at first; then as many as their pairs allow.
-MOST_EVENTS = 512
 
 _DECODERS: Final[dict[str, Callable[[bytes | None, bytes | None], FeedbackEvent]]] = {
     FEEDBACK.name: decode_feedback,
@@ -98,7 +96,6 @@ class Partition:
         self.passed = 0
         self.sampled = ""
         self._until = 0
-        self._most = MOST_EVENTS
         self._failures = 0
 
     def see(self, record: Record) -> None:
@@ -139,31 +136,18 @@ class Partition:
     def batches(self, by: Counting) -> list[ShardBatch]:
         """What the first of the waiting events add, for each shard that they concern and that has not counted them.
 
-        An event that cannot be counted is refused. So is told what must be sent before the batches are applied.
+        They are as many as `MOST_PAIRS` lets into a call, and one at least. An event that cannot be counted is refused.
+        So is told what must be sent before the batches are applied.
         """
-        # As many as went into the last batches: what is too much is added up for nothing.
-        events, end = self.waiting[: self._most], self.position
-        if len(events) < len(self.waiting):
-            end = self.waiting[len(events)].record.offset
         failures = 0
         while True:
-            batches, failed = self._tally(events, end, by)
-            if failed is not None:
-                failures += 1
-                most_fail = 2 * failures > len(events)
-                self.refused.append(unforeseen(failed[0].record, failed[1], failures if most_fail else 1))
-                self.waiting = [each for each in self.waiting if each is not failed[0]]
-                events = [each for each in events if each is not failed[0]]
-                continue
-            most_pairs = max(map(_pairs, batches), default=0)
-            if len(events) > 1 and most_pairs > MOST_PAIRS:
-                self._most = len(events) // 2
-                events, end = events[: self._most], events[self._most].record.offset
-                continue
-            if len(events) >= self._most and 4 * most_pairs < MOST_PAIRS:
-                self._most *= 2
-            self._until = end
-            return batches
+            batches, failed = self._tally(by)
+            if failed is None:
+                return batches
+            failures += 1
+            most_fail = 2 * failures > len(self.waiting)
+            self.refused.append(unforeseen(failed[0].record, failed[1], failures if most_fail else 1))
+            self.waiting = [each for each in self.waiting if each is not failed[0]]
 
     def settle(self, outcomes: Sequence[tuple[ShardBatch, Outcome]]) -> list[Waiting] | None:
         """Take note of what became of the last batches.
@@ -193,19 +177,23 @@ class Partition:
             if guard < self.position
         ]
 
-    def _tally(
-        self, events: Sequence[Waiting], end: int, by: Counting
-    ) -> tuple[list[ShardBatch], tuple[Waiting, Exception] | None]:
+    def _tally(self, by: Counting) -> tuple[list[ShardBatch], tuple[Waiting, Exception] | None]:
         """The batches, or the first event that cannot be counted: half of it may be in the sums, so none are given."""
         tallies: list[Tally | None] = [None] * len(self.guards)
+        end, room = self.position, _Room(tallies)
         closed = sorted(((guard, shard) for shard, guard in enumerate(self.guards) if guard < end), reverse=True)
-        for each in events:
+        for each in self.waiting:
             while closed and closed[-1][0] <= each.record.offset:
                 tallies[closed.pop()[1]] = Tally(self._rules.half_life_ms)
             try:
+                # Decided before it is counted: a visit of 2,000 items is 200,000 pairs.
+                if not room.take(most_pairs_of(each.event, by)) and each is not self.waiting[0]:
+                    end = each.record.offset
+                    break
                 count(each.event, tallies, by)
             except Exception as error:  # one event must not stop the partition
                 return [], (each, error)
+        self._until = end
         return [
             ShardBatch(
                 self.source,
@@ -224,6 +212,33 @@ class Partition:
     def _wall(self, record: Record) -> int:
         """The record's own time, which is the same whenever it is read, unless it claims to be from the future."""
         return min(record.timestamp_ms, self._now_ms())
+
+
+class _Room:
+    """How many pairs the calls of shards may hold still.
+
+    Args:
+        tallies: what they hold, of each shard; None where nothing is added.
+    """
+
+    def __init__(self, tallies: Sequence[Tally | None]) -> None:
+        self._tallies = tallies
+        # At least so many, as events were held to add new pairs alone; looked up where that is too few.
+        self._left: dict[int, int] = {}
+
+    def take(self, pairs: Mapping[int, int]) -> bool:
+        """Take room for an event's pairs; whether there was enough in each shard."""
+        enough = True
+        for shard, number in pairs.items():
+            tally = self._tallies[shard]
+            if tally is None:
+                continue
+            left = self._left.get(shard, MOST_PAIRS)
+            if left < number:
+                left = MOST_PAIRS - tally.size()
+            enough = enough and left >= number
+            self._left[shard] = left - number
+        return enough
 
 
 class _Newest:
@@ -250,7 +265,3 @@ class _Newest:
 def is_unexposed(event: FeedbackEvent) -> bool:
     """Whether it is an action on what was not logged as shown."""
     return isinstance(event, Interaction) and (event.request_id is None or event.position is None)
-
-
-def _pairs(batch: ShardBatch) -> int:
-    return sum(len(delta.pairs) for delta in batch.deltas)
