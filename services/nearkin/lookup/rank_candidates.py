@@ -15,6 +15,9 @@ from nearkin.core.rules import Curation, Moved, Ruled, Rules, apply_rules
 from nearkin.lookup.request import SimilarTo
 from nearkin.ops.settings import Settings
 
+#: Rules look at so many times the rows that can be shown; at all of them only where they take most of these out.
+HEADROOM = 2
+
 
 @dataclass(frozen=True, slots=True)
 class Ordering:
@@ -114,15 +117,17 @@ def rank_candidates(
             curation=curation,
         )
 
-    # The best by far suffice, with what is new or pinned among the others; all of them where rules leave too few.
-    enough = 2 * max(lookup.k, POOL, ordering.exploration.pool)
+    # The head of the order suffices, with what is new or pinned among the others, as long as rules leave of the head
+    # alone what can be shown: what is far down stands behind rows that were never looked at.
+    needed = max(lookup.k, POOL, ordering.exploration.pool)
+    enough = HEADROOM * needed
     pinned = curation.pins.get(anchor_id, ())
     far = [
         rank for rank, row in enumerate(order) if rank >= enough and (row in new or candidates.facts[row].id in pinned)
     ]
     ruled = rule([*order[:enough], *(order[rank] for rank in far)])
     moved = tuple(replace(one, was=far[one.was - enough - 1] + 1) if one.was > enough else one for one in ruled.moved)
-    if len(ruled.order) < min(lookup.k, len(order)):
+    if len(order) > enough and len(set(order[:enough]).intersection(ruled.order[ruled.pins :])) < needed:
         ruled = rule(order)
         moved = ruled.moved
     kept: Sequence[int] = ruled.order
