@@ -73,17 +73,17 @@ def test_what_is_known_to_be_best_is_no_new_item_from_far_down():
 @settings(deadline=None, max_examples=150)
 @given(
     seed=st.integers(0, 2**32 - 1), size=st.integers(90, 260), k=st.integers(1, 70), pool=st.integers(1, 60),
-    makers=st.sampled_from((0, 1, 4, 40, 1000)), most=st.integers(0, 3), pins=st.integers(0, 3),
+    makers=st.sampled_from((0, 4, 40, 1000)), alike=st.integers(0, 150), most=st.integers(0, 3), pins=st.integers(0, 3),
     diversity=st.sampled_from((0.0, 0.3)), share=st.sampled_from((0.0, 1.0)),
 )  # fmt: skip
 def test_the_head_of_the_order_gives_the_answer_that_the_whole_gives(
-    seed, size, k, pool, makers, most, pins, diversity, share
+    seed, size, k, pool, makers, alike, most, pins, diversity, share
 ):
     random = np.random.default_rng(seed)
     facts = [
         ItemFacts(
             f"item-{n}",
-            maker=f"maker {random.integers(makers)}" if makers else "",
+            maker="the maker of the best" if n < alike else f"maker {random.integers(makers)}" if makers else "",
             variant_group=f"group {random.integers(40)}" if random.random() < 0.3 else "",
             first_seen=AT_MS if random.random() < 0.1 else 0,
         )
