@@ -4,7 +4,8 @@
 
 - A made-up world (`nearkin.learning.simulation`) of 1,000 anchors with 50 candidates each, whose look-ups each find ten
   by chance and show them in an order confounded with attractiveness: mean Kendall tau of clicks over expected clicks,
-  and of the raw click rate, with the true order.
+  and of the raw click rate, with the true order. What a position brings is learned from 4,000 shuffled look-ups, as
+  many as exploration at its default shuffles of 200,000; beside it stands what the true examination would give.
 - 200 seeded worlds whose slates are drawn by the code that serves: in how many the 95% interval of SNIPS holds what a
   policy truly earns that shows the best, or the worst, of the pool.
 - Open Bandit Dataset (Saito et al. 2020, small version: 10,000 places a policy): the click rate of the Bernoulli
@@ -28,11 +29,14 @@ from benchmarks.report import Bar, conclude, print_table
 from nearkin.core.evidence import DAY_MS, Metric, Tally, coec, decay_to
 from nearkin.core.exploration import ExplorationRules
 from nearkin.core.features import COEC_PRIOR
+from nearkin.core.position_priors import Method
 from nearkin.learning.counterfactual import Array, Estimate, LoggedPlaces, ips, snips
-from nearkin.learning.simulation import World, count_positions, make_world, places_of, simulate
+from nearkin.learning.simulation import World, count_positions, learn_priors, make_world, places_of, simulate
 
 #: Look-ups of each anchor, so that a candidate stands in a fifth of so many slates.
 LOOKUPS = (200, 1000, 5000)
+#: Look-ups that what a position brings is learned from.
+SHUFFLED = 4000
 NOW_MS = 1_700_000_000_000
 
 #: Of the simulated exploration logs.
@@ -43,25 +47,44 @@ DRAWS = 500
 PUBLISHED = 0.312
 
 
-def recover_order(world: World, lookups: int) -> dict[str, float]:
+def learn_examination(world: World) -> Array:
+    """(places,) what each position brings, learned as the feedback worker learns it, from shuffled look-ups alone."""
+    anchors = np.arange(SHUFFLED) % len(world.belief)
+    learned = learn_priors(
+        simulate(world, anchors, ExplorationRules(share=1.0, pool=world.found, new_item_share=0.0), seed=2)
+    )
+    if learned.method is not Method.RANDOMISED:
+        raise RuntimeError(f"priors are {learned.method}: the exploration log tells too little")
+    return np.array(learned.curve[: world.places])
+
+
+def recover_order(world: World, lookups: int, learned: Array) -> dict[str, float]:
     """How well the true order is found from so many look-ups of each anchor."""
     exposures, clicks = count_positions(world, lookups, seed=1)
-    priors = world.examination * clicks.sum() / (exposures.sum((0, 1)) @ world.examination)
+    counts = count_pairs(exposures, clicks, learned)
+    clicked, shown_in_all = counts[..., Metric.CLICKS], counts[..., Metric.EXPOSURES]
+    truly = count_pairs(exposures, clicks, world.examination)[..., Metric.EXPECTED]
+    return {
+        "clicks a pair": float(clicked.mean()),
+        "coec": mean_tau(coec(clicked, counts[..., Metric.EXPECTED], COEC_PRIOR), world),
+        "click rate": mean_tau(clicked / np.maximum(shown_in_all, 1e-9), world),
+        "coec, true examination": mean_tau(coec(clicked, truly, COEC_PRIOR), world),
+    }
+
+
+def count_pairs(exposures: Array, clicks: Array, curve: Array) -> Array:
+    """(anchors, candidates, metrics) what is remembered of each pair, by some curve of the positions."""
+    # With as many expected clicks as there were, as a surface's priors are learned.
+    priors = curve * clicks.sum() / (exposures.sum((0, 1)) @ curve)
     tally = Tally(30 * DAY_MS)
-    for anchor, candidate in itertools.product(*map(range, world.belief.shape)):
+    for anchor, candidate in itertools.product(*map(range, exposures.shape[:2])):
         pair = str(anchor), f"item-{candidate}"
         shown = exposures[anchor, candidate]
         tally.add(*pair, Metric.EXPOSURES, NOW_MS, float(shown.sum()))
         tally.add(*pair, Metric.EXPECTED, NOW_MS, float(shown @ priors))
         tally.add(*pair, Metric.CLICKS, NOW_MS, float(clicks[anchor, candidate].sum()))
     counts = np.array([list(delta.pairs.values()) for delta in tally.deltas()])
-    counts *= decay_to(NOW_MS, tally.landmark, 30 * DAY_MS)
-    clicked, shown_in_all = counts[..., Metric.CLICKS], counts[..., Metric.EXPOSURES]
-    return {
-        "clicks a pair": float(clicked.mean()),
-        "coec": mean_tau(coec(clicked, counts[..., Metric.EXPECTED], COEC_PRIOR), world),
-        "click rate": mean_tau(clicked / np.maximum(shown_in_all, 1e-9), world),
-    }
+    return counts * decay_to(NOW_MS, tally.landmark, 30 * DAY_MS)
 
 
 def mean_tau(scores: Array, world: World) -> float:
@@ -145,7 +168,8 @@ def main() -> int:
     parser.add_argument("--json", type=Path, help="write the figures there")
     args = parser.parse_args()
     world = make_world(1, anchors=1000, candidates=50, places=10, found=10)
-    orders = {f"{lookups} look-ups an anchor": recover_order(world, lookups) for lookups in LOOKUPS}
+    learned = learn_examination(world)
+    orders = {f"{lookups} look-ups an anchor": recover_order(world, lookups, learned) for lookups in LOOKUPS}
     rows = [(name, *(f"{value:.3f}" for value in found.values())) for name, found in orders.items()]
     columns = ("mean Kendall tau with the true order", *next(iter(orders.values())))
     print_table("1,000 anchors of 50 candidates", columns, rows)

@@ -9,18 +9,25 @@ the policy puts it as of the item.
 Slates are drawn by `core.exploration` over the policy's order, with the propensities that serving logs.
 """
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
 
+from nearkin.core.counting import Counting, count, positions_anchor, sample_anchor
+from nearkin.core.evidence import DAY_MS, AnchorEvidence, Tally, decay_to
 from nearkin.core.exploration import ExplorationRules, Slate, draw
 from nearkin.core.feedback import Action, Impressions, Interaction, Shown
+from nearkin.core.position_bias import learn, read_statistics
+from nearkin.core.position_priors import PositionPriors, SurfacePriors
 from nearkin.learning.counterfactual import LoggedPlaces
 
 Array = NDArray[np.float64]
 Numbers = NDArray[np.intp]
+
+#: When simulated look-ups are counted that happen all at once, and what then counts half.
+_AT_MS, _HALF_LIFE_MS = 1_700_000_000_000, 30 * DAY_MS
 
 
 @dataclass(frozen=True, slots=True)
@@ -127,6 +134,21 @@ def count_positions(world: World, lookups: int, seed: int) -> tuple[Array, Array
             table[:, place] = np.bincount(shown[:, place], minlength=len(table))
     chances = world.attractiveness[:, :, None] * world.examination
     return exposures, rng.binomial(exposures.astype(np.int64), chances).astype(float)
+
+
+def learn_priors(lookups: Iterable[SimulatedLookup]) -> SurfacePriors:
+    """What a feedback worker would learn of the positions from look-ups: their events are counted as it counts them."""
+    surface, tally = "simulated", Tally(_HALF_LIFE_MS)
+    by = Counting(lambda _: 0, PositionPriors(surfaces={surface: SurfacePriors()}))
+    for lookup in lookups:
+        for event in to_events(lookup, _AT_MS, surface):
+            count(event, [tally], by)
+    decay = decay_to(_AT_MS, tally.landmark, _HALF_LIFE_MS)
+    held = {
+        delta.anchor: AnchorEvidence(0.0, tuple(delta.pairs), np.array(list(delta.pairs.values())) * decay)
+        for delta in tally.deltas()
+    }
+    return learn(read_statistics([held[positions_anchor(surface, 0)]], [held[sample_anchor(surface, 0)]]))
 
 
 def places_of(lookups: Sequence[SimulatedLookup], shown: Numbers) -> LoggedPlaces:
