@@ -76,7 +76,9 @@ class Bar:
             return "NO"
         if self._reaches(self.goal):
             return "yes" if self.must is None else "yes, the goal too"
-        return "yes" if self.must is not None else "not the goal"
+        if self.must is not None:
+            return "yes"
+        return "" if self.goal is None else "not the goal"
 
 
 def percentile_bars(
