@@ -5,13 +5,16 @@ import signal
 import time
 import uuid
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
+from aiokafka.errors import IllegalStateError
 from kafka import KafkaAdminClient, KafkaConsumer, KafkaProducer, TopicPartition
 from prometheus_client import CollectorRegistry
 
 from nearkin.contracts.topics import Topic
 from nearkin.embedded.broker import EmbeddedBroker
+from nearkin.ops.failures import Stopped
 from nearkin.ops.health import Health
 from nearkin.ops.metrics import Metrics
 from nearkin.ops.settings import load_settings
@@ -316,6 +319,86 @@ def test_a_broker_that_freezes_for_a_while_costs_no_event(broker, stage, pause_s
         eventually(lambda: stage.committed() == 200, "all committed")
         assert worker.metric("nearkin_skipped_offsets_total{") == 0
         assert worker.process.poll() is None
+
+
+def bare_worker(ledger):
+    """A worker that was not started."""
+
+    async def handle(records):
+        return []
+
+    metrics = Metrics(CollectorRegistry())
+    return Worker(
+        load_settings(),
+        group="g",
+        topics=[Topic("t", 3_600_000)],
+        handle=handle,
+        metrics=metrics,
+        health=Health(metrics, "group"),
+        batch=4,
+        within_s=0.005,
+        fetch_wait_ms=20,
+        stopping=asyncio.Event(),
+        ledger=ledger,
+    )
+
+
+class Ledger:
+    """One whose ticks come to what it is given."""
+
+    def __init__(self, *outcomes):
+        self.outcomes = list(outcomes)
+
+    async def begin(self, places):
+        return {}
+
+    async def tick(self):
+        outcome = self.outcomes.pop(0)
+        if isinstance(outcome, BaseException):
+            raise outcome
+        return outcome
+
+
+async def test_what_is_due_each_second_may_fail_now_and_then_but_not_always():
+    ledger = Ledger(*[ZeroDivisionError()] * 2, {}, *[ZeroDivisionError()] * 3)
+    worker = bare_worker(ledger)
+
+    for _ in range(5):
+        await worker._tick(ledger)
+
+    with pytest.raises(ZeroDivisionError):
+        await worker._tick(ledger)
+
+
+@pytest.mark.parametrize("failure", [IllegalStateError("no assignment"), TimeoutError()])
+async def test_a_place_that_cannot_be_sought_yet_is_sought_at_the_next_tick(failure):
+    sought, fails = [], [failure]
+
+    class Consumer:
+        async def seek_wait(self, positions):
+            if fails:
+                raise fails.pop()
+            sought.append({(at.topic, at.partition): offset for at, offset in positions.items()})
+
+    place = ("t", 0)
+    ledger = Ledger({place: 7, ("t", 1): 9}, {}, {})
+    worker = bare_worker(ledger)
+    worker._app, worker._places = SimpleNamespace(consumer=Consumer()), frozenset({place})
+
+    for _ in range(3):
+        await worker._tick(ledger)
+
+    assert sought == [{place: 7}]
+
+
+async def test_a_stop_in_what_is_due_each_second_is_no_failure():
+    ledger = Ledger(Stopped(), Stopped(), Stopped())
+    worker = bare_worker(ledger)
+
+    for _ in range(3):
+        await worker._tick(ledger)
+
+    assert worker._progress.in_flight_since is None
 
 
 async def test_fetches_wait_as_briefly_as_we_say_though_faust_has_no_setting_for_it(stage):

@@ -79,6 +79,7 @@ class Ledger(Protocol):
 
         Raises:
             TemporaryError: it is called again later.
+            Stopped: the process stops, and it has more to do.
         """
 
 
@@ -121,7 +122,8 @@ class Worker:
         self._settings, self._group, self._topics, self._handle = settings, group, topics, handle
         self._metrics, self._health, self._batch = metrics, health, batch
         self._within_s, self._fetch_wait_ms = within_s, fetch_wait_ms
-        self._ledger, self._ticked_at = ledger, 0.0
+        self._ledger, self._ticked_at, self._ticks_failed = ledger, 0.0, 0
+        self._elsewhere: dict[Place, int] = {}
         self._letters = letters or DeadLetters(settings.kafka_bootstrap, topics, metrics)
         self._inbox = Inbox(batch)
         self._stopping = stopping
@@ -311,6 +313,7 @@ class Worker:
     async def _on_assigned(self, _app: object, assigned: Iterable[TP], **_: object) -> None:
         self._places = frozenset((place.topic, place.partition) for place in assigned)
         self._done.clear()
+        self._elsewhere.clear()  # the ledger is asked where to begin
         self._metrics.rebalances.inc()
         self._health.ready("group")
         log.info(
@@ -328,7 +331,7 @@ class Worker:
         try:
             async with asyncio.timeout(BEGIN_S):
                 return await self._ledger.begin(places) if self._ledger is not None else {}
-        except (TemporaryError, TimeoutError) as error:
+        except (TemporaryError, TimeoutError, Stopped) as error:
             log.warning("cannot say where to begin, so as committed", extra=fields(problem=describe(error)))
         except Exception as error:  # it would crash Faust, whose consumer would then stand still
             log.error("failed to say where to begin, so as committed", extra=fields(error=describe(error)))
@@ -369,20 +372,48 @@ class Worker:
             self._metrics.handle_seconds.observe(time.monotonic() - began)
 
     async def _tick(self, ledger: Ledger) -> None:
-        """Let the ledger do what is due; what it fails in is due again."""
+        """Let the ledger do what is due; what it fails in is due again.
+
+        Raises:
+            Exception: it failed in a way nobody foresaw, several times in a row.
+        """
         self._ticked_at = time.monotonic()
         self._progress.in_flight_since = self._ticked_at
         try:
-            elsewhere = await ledger.tick()
-            if elsewhere and self._app is not None:
-                await self._app.consumer.seek_wait({TP(*place): offset for place, offset in elsewhere.items()})
+            self._elsewhere |= await ledger.tick()
+            await self._seek_elsewhere()
+        except Stopped:
+            return
         except TemporaryError as error:
             self._engine_failed(error)
             log.warning("temporary failure", extra=fields(engine=engine_of(error), problem=str(error)))
+        except Misconfigured:
+            raise
+        except Exception as error:
+            self._ticks_failed += 1
+            log.error(
+                "what is due about once a second failed unexpectedly",
+                extra=fields(error=describe(error), attempt=self._ticks_failed),
+            )
+            if self._ticks_failed >= UNKNOWN_TRIES:
+                raise
         else:
+            self._ticks_failed = 0
             self._health.ready("engine")
         finally:
             self._progress.in_flight_since = None
+
+    async def _seek_elsewhere(self) -> None:
+        """Read on where the ledger said; where the consumer cannot now, as in a rebalance, at the next tick."""
+        self._elsewhere = {place: offset for place, offset in self._elsewhere.items() if place in self._places}
+        if not self._elsewhere or self._app is None:
+            return
+        try:
+            await self._app.consumer.seek_wait({TP(*place): offset for place, offset in self._elsewhere.items()})
+        except (KafkaError, TimeoutError) as error:
+            log.warning("cannot read on from elsewhere yet", extra=fields(error=describe(error)))
+        else:
+            self._elsewhere = {}
 
     async def _take(self) -> list[Letter]:
         """The next batch: full, or `within_s` after its first event; empty when told to stop, or when a tick is due."""
