@@ -22,7 +22,7 @@ class MadeLogs:
         logs: what the broker would say of each partition.
         records: what each holds.
         read_from: of each stretch that was read, its first offset.
-        came: called after each piece.
+        came: called before each piece.
     """
 
     def __init__(self, piece: int = 10) -> None:
@@ -49,8 +49,8 @@ class MadeLogs:
         self.read_from.append(start)
         held = [each for each in self.records[place] if max(start, self.logs[place].begin) <= each.offset < end]
         for at in range(0, len(held), self._piece):
-            yield held[at : at + self._piece]
             self.came()
+            yield held[at : at + self._piece]
 
 
 class NoLetters:

@@ -1,23 +1,49 @@
 """What the use case does with what befalls it, on logs and a store of this process."""
 
+import asyncio
 import time
+
+import pytest
+from prometheus_client import generate_latest
 
 from feedback.feedback_stage import EVIDENCE, as_sent
 from feedback.made_logs import Made
-from nearkin.contracts.topics import VISITS
+from nearkin.contracts.topics import FEEDBACK, VISITS
+from nearkin.core.errors import Unavailable
+from nearkin.core.evidence import Source
+from nearkin.feedback import apply_feedback
 from nearkin.feedback import partition as module
+from nearkin.ops.failures import Stopped
+from nearkin.ops.read_log import Log
 from nearkin.ops.record import Record
 from nearkin.ops.watchdog import Judge, Progress
 from nearkin.stores.memory_evidence import MemoryEvidence
 
 NOW = int(time.time() * 1000)
 VISITED = (VISITS.name, 0)
+SOURCE = Source("topic", 0)
+
+
+@pytest.fixture(autouse=True)
+def at_once(monkeypatch):
+    """Nothing is waited for, and logs are looked at in every tick."""
+    monkeypatch.setattr(apply_feedback, "LATE_END_S", 0)
+    monkeypatch.setattr(apply_feedback, "DESCRIBE_EVERY_S", 0)
 
 
 def basket(offset, *items, **fields):
     event = {"kind": "visit", "event_id": f"visit-{offset}", "visit_id": f"v-{offset}", "visit_kind": "basket"}
     _, key, value = as_sent(event | {"occurred_at": NOW, "items": items} | fields)
     return Record(VISITS.name, 0, offset, NOW, key, value)
+
+
+def baskets(begin, end):
+    return [basket(offset, f"one-{offset}", f"other-{offset}") for offset in range(begin, end)]
+
+
+async def visits(store):
+    """How many visits a store has counted; all happen now, so none has decayed."""
+    return round(await store.read_visits(NOW), 6)
 
 
 def large_basket(offset, size=30):
@@ -48,3 +74,215 @@ async def test_a_batch_of_large_baskets_on_a_slow_store_is_no_stall_however_long
     assert len(verdicts) > 5
     assert set(verdicts) == {""}
     assert made.counted("events_total", topic=VISITS.name, outcome="applied") == 20
+
+
+async def test_a_log_that_is_shorter_than_what_was_counted_of_it_is_not_waited_for_and_told():
+    made = Made()
+    made.logs.hold(baskets(0, 30))
+    await made.apply.begin(frozenset({VISITED}))
+    await made.apply(baskets(0, 30))
+    await made.apply.tick()
+    made.logs.records[VISITED] = baskets(0, 20)
+    made.logs.logs[VISITED] = Log("topic", 0, 20)
+
+    successor = Made(made.store, made.logs)
+    begins = await successor.apply.begin(frozenset({VISITED}))
+    await successor.apply(baskets(20, 40))
+    await successor.apply.tick()
+
+    assert begins == {VISITED: 30}
+    assert successor.counted("guards_ahead_offsets_total", topic=VISITS.name) == 10
+    assert await visits(made.store) == 40  # of the new ones, those up to 30 were taken for counted
+    assert set(await made.store.read_guards(SOURCE)) == {40}
+
+
+async def test_an_end_that_was_only_late_is_no_shorter_log():
+    made = Made()
+    made.logs.hold(baskets(0, 30))
+    await made.apply.begin(frozenset({VISITED}))
+    await made.apply(baskets(0, 30))
+    await made.apply.tick()
+    whole, asked = made.logs.logs[VISITED], []
+
+    class LateLogs(type(made.logs)):
+        async def describe(self, places):
+            asked.append(places)
+            return {VISITED: Log("topic", 0, 20) if len(asked) == 1 else whole}
+
+    late = LateLogs()
+    late.hold(baskets(0, 30))
+    successor = Made(made.store, late)
+    await successor.apply.begin(frozenset({VISITED}))
+    repeat = basket(30, "one", "other", event_id="visit-29")
+    late.hold([repeat])
+    await successor.apply([repeat])
+
+    assert successor.counted("guards_ahead_offsets_total", topic=VISITS.name) == 0
+    assert successor.counted("events_total", topic=VISITS.name, outcome="repeated") == 1
+
+
+async def test_a_long_way_back_ends_with_the_partition_and_the_guards_say_how_far_it_came():
+    made = Made()
+    made.logs.hold(baskets(0, 100))
+    await made.apply.begin(frozenset({VISITED}))
+    pieces = []
+
+    def came():
+        pieces.append(1)
+        if len(pieces) == 3:
+            made.apply._assigned = frozenset()
+
+    made.logs.came = came
+
+    await made.apply([basket(100, "a", "b")])
+
+    assert await visits(made.store) == 30
+
+
+async def test_a_long_way_back_ends_when_the_worker_is_told_to_stop():
+    stopping = asyncio.Event()
+    made = Made(stopping=stopping)
+    made.logs.hold(baskets(0, 100))
+    await made.apply.begin(frozenset({VISITED}))
+    made.logs.came = stopping.set
+
+    with pytest.raises(Stopped):
+        await made.apply([basket(100, "a", "b")])
+
+    assert await visits(made.store) == 10
+    assert max(await made.store.read_guards(SOURCE)) == 10
+
+
+async def test_a_batch_of_many_rounds_ends_when_the_worker_is_told_to_stop(monkeypatch):
+    monkeypatch.setattr(module, "MOST_PAIRS", 2)
+    stopping = asyncio.Event()
+    made = Made(stopping=stopping, advance=stopping.set)
+    made.logs.hold(baskets(0, 100))
+    await made.apply.begin(frozenset({VISITED}))
+
+    with pytest.raises(Stopped):
+        await made.apply(baskets(0, 100))
+
+    assert 0 < await visits(made.store) < 100
+
+
+async def test_what_expired_before_it_was_counted_is_passed_and_told():
+    made = Made()
+    made.logs.hold(baskets(0, 50))
+    await made.apply.begin(frozenset({VISITED}))
+    await made.apply(baskets(0, 10))
+    await made.apply.tick()
+    made.logs.logs[VISITED] = Log("topic", 25, 50)
+
+    successor = Made(made.store, made.logs)
+    begins = await successor.apply.begin(frozenset({VISITED}))
+    await successor.apply(baskets(25, 50))
+
+    assert begins == {VISITED: 25}
+    assert successor.counted("feedback_expired_total", topic=VISITS.name) == 15
+    assert await visits(made.store) == 10 + 25
+
+
+async def test_a_new_store_has_missed_nothing_that_expired_before_it():
+    made = Made()
+    made.logs.hold(baskets(0, 50), begin=25)
+
+    await made.apply.begin(frozenset({VISITED}))
+    await made.apply(baskets(25, 50))
+
+    assert made.counted("feedback_expired_total", topic=VISITS.name) == 0
+    assert await visits(made.store) == 25
+
+
+async def test_a_store_that_comes_back_empty_is_told_what_is_counted_again_and_what_is_lost_for_good():
+    made = Made()
+    made.logs.hold(baskets(0, 50))
+    await made.apply.begin(frozenset({VISITED}))
+    await made.apply(baskets(0, 50))
+    await made.apply.tick()
+    made.logs.logs[VISITED] = Log("topic", 20, 50)
+    made.store.__init__(EVIDENCE)
+
+    await made.apply.tick()
+
+    assert await visits(made.store) == 30
+    assert min(await made.store.read_guards(SOURCE)) >= 20
+    assert made.counted("evidence_regressions_total") == 1
+    assert made.counted("feedback_expired_total", topic=VISITS.name) == 20
+
+
+async def test_a_batch_that_is_tried_again_did_not_come_again_and_is_as_old_as_it_is():
+    class AwayStore(MemoryEvidence):
+        away = 3
+
+        async def apply(self, batches):
+            self.away -= 1
+            if self.away >= 0:
+                raise Unavailable("evidence", "it is away")
+            return await super().apply(batches)
+
+    clock = [NOW / 1000]
+    made = Made(AwayStore(EVIDENCE), now=lambda: clock[0])
+    made.logs.hold(baskets(0, 10))
+    await made.apply.begin(frozenset({VISITED}))
+    for _ in range(3):
+        with pytest.raises(Unavailable):
+            await made.apply(baskets(0, 10))
+        clock[0] += 100
+    await made.apply(baskets(0, 10))
+    await made.apply(baskets(4, 10))
+
+    assert made.counted("events_total", topic=VISITS.name, outcome="applied") == 10
+    assert made.counted("events_total", topic=VISITS.name, outcome="superseded") == 6
+    assert made.counted("evidence_freshness_seconds_sum", stage="consumed_to_applied") == pytest.approx(3000)
+
+
+async def test_the_lag_of_a_partition_that_moved_away_is_not_told_any_more():
+    made, other = Made(), (VISITS.name, 1)
+    made.logs.hold([*baskets(0, 10), *(each._replace(partition=1) for each in baskets(0, 10))])
+    await made.apply.begin(frozenset({VISITED, other}))
+    await made.apply.tick()
+    lag = [made.counted("guard_lag_events", topic=VISITS.name, partition=number) for number in "01"]
+
+    await made.apply.begin(frozenset({VISITED}))
+    await made.apply.tick()
+
+    assert lag == [10, 10]
+    assert "guard_lag_events{" in (text := generate_latest(made.metrics.registry).decode())
+    assert 'partition="1"' not in text
+
+
+async def test_one_partition_that_cannot_be_tended_holds_the_others_up_no_more():
+    made, other = Made(), (VISITS.name, 1)
+    made.logs.hold([*baskets(0, 10), *(each._replace(partition=1) for each in baskets(0, 10))])
+
+    async def read_guards(source):
+        if source.partition == 0 and broken:
+            raise Unavailable("evidence", "it is away")
+        return await MemoryEvidence.read_guards(made.store, source)
+
+    broken = False
+    await made.apply.begin(frozenset({VISITED, other}))
+    broken = True
+    made.store.read_guards = read_guards
+
+    with pytest.raises(Unavailable):
+        await made.apply.tick()
+
+    assert made.counted("guard_lag_events", topic=VISITS.name, partition="1") == 10
+
+
+async def test_actions_that_name_no_slate_are_counted_as_such():
+    made, place = Made(), (FEEDBACK.name, 0)
+    click = {"kind": "interaction", "occurred_at": NOW, "anchor": "a", "item_id": "b", "action": "click"}
+    known = [{}, {"request_id": "r"}, {"request_id": "r", "position": 1}]
+    records = [
+        Record(FEEDBACK.name, 0, offset, NOW, *as_sent({**click, "event_id": f"click-{offset}", **fields})[1:])
+        for offset, fields in enumerate(known)
+    ]
+    made.logs.hold(records)
+    await made.apply.begin(frozenset({place}))
+
+    await made.apply(records)
+
+    assert made.counted("unexposed_actions_total") == 2

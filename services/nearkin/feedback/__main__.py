@@ -79,6 +79,7 @@ async def serve(settings: Settings, metrics: Metrics, health: Health) -> int:
             Counting(store.shard_of, most_partners=settings.evidence_most_partners),
             metrics,
             advance=progress.advance,
+            stopping=stopping,
         )
         learn = LearnPriors(store, SHARDS, metrics)
         priors = asyncio.create_task(follow_priors(apply, store, learn, settings.priors_every_s))

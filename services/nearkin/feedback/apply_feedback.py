@@ -10,6 +10,7 @@ A refused event's dead letter is with the broker before any guard passes it.
 """
 
 import asyncio
+import contextlib
 import logging
 import time
 from collections.abc import Callable, Mapping, Sequence
@@ -20,6 +21,7 @@ from nearkin.core.evidence import Effect, Outcome, ShardBatch, Source
 from nearkin.core.ports import EvidenceStore
 from nearkin.feedback.partition import Partition, Rules, Waiting, is_unexposed
 from nearkin.ops.dead_letters import DeadLetters
+from nearkin.ops.failures import Stopped
 from nearkin.ops.logs import fields
 from nearkin.ops.metrics import Metrics
 from nearkin.ops.read_log import Log, Logs
@@ -36,6 +38,13 @@ DESCRIBE_EVERY_S = 5.0
 #: Most events of a batch whose ages are recorded.
 AGES = 32
 
+#: How long after a log's end was found to be before a guard it is asked for again, in seconds: some brokers are late.
+LATE_END_S = 1.0
+
+
+class PartitionLeft(Exception):
+    """The partition is not this worker's any more: whoever has it now goes on from the guards."""
+
 
 class ApplyFeedback:
     """Applies batches of records of the feedback topics to one store; it is the worker's ledger too.
@@ -48,6 +57,7 @@ class ApplyFeedback:
         counting: how what counts is counted.
         metrics: what is counted of the work itself.
         advance: called whenever something was read or applied: a long way back is no standstill, nor are large baskets.
+        stopping: when it is set, what is under way ends after its next part, and the guards say how far it came.
         now: the time in seconds since the epoch.
     """
 
@@ -61,14 +71,20 @@ class ApplyFeedback:
         metrics: Metrics,
         *,
         advance: Callable[[], None] = lambda: None,
+        stopping: asyncio.Event | None = None,
         now: Callable[[], float] = time.time,
     ) -> None:
         self._store, self._logs, self._letters, self._rules = store, logs, letters, rules
         self.counting = counting
         self._metrics, self._advance, self._now = metrics, advance, now
+        self._stopping = stopping or asyncio.Event()
         self._assigned: frozenset[Place] = frozenset()
         self._partitions: dict[Place, Partition] = {}
         self._described_at = 0.0
+        self._elsewhere: dict[Place, int] = {}
+        # Of the batch in hand, which may come several times: when it came first, and where each partition was then.
+        self._consumed_at: float | None = None
+        self._began_at: dict[Place, int] = {}
 
     async def __call__(self, records: Sequence[Record]) -> list[Rejected]:
         """Apply a batch.
@@ -78,8 +94,9 @@ class ApplyFeedback:
 
         Raises:
             TemporaryError: not all of it was applied; apply the batch again.
+            Stopped: not all of it was applied, and the process stops.
         """
-        consumed_at = self._now()
+        consumed_at = self._consumed_at = self._consumed_at or self._now()
         by_place: dict[Place, list[Record]] = {}
         for record in records:
             by_place.setdefault((record.topic, record.partition), []).append(record)
@@ -92,11 +109,17 @@ class ApplyFeedback:
         for outcome in outcomes:
             if isinstance(outcome, BaseException):
                 raise outcome
+        for place, began_at in self._began_at.items():
+            if again := sum(record.offset < began_at for record in by_place.get(place, ())):
+                self._metrics.events.labels(topic=place[0], outcome="superseded").inc(again)
+        self._consumed_at = None
+        self._began_at.clear()
         return []
 
     async def begin(self, places: frozenset[Place]) -> dict[Place, int]:
         """Where each partition is to be read from: the smallest of its guards."""
         self._assigned = places
+        self._metrics.guard_lag.clear()  # of partitions that are another worker's now; a tick sets the others again
         for place in [*self._partitions.keys() - places]:
             del self._partitions[place]
         logs = await self._logs.describe(places)
@@ -104,7 +127,8 @@ class ApplyFeedback:
             held = self._partitions.get(place)
             source = Source(logs[place].topic_id, place[1])
             if held is None or held.source != source or held.guards != await self._store.read_guards(source):
-                self._partitions[place] = await self._open(place, logs[place])
+                with contextlib.suppress(PartitionLeft):
+                    self._partitions[place] = await self._open(place, logs[place])
         return {place: partition.position for place, partition in self._partitions.items()}
 
     async def tick(self) -> dict[Place, int]:
@@ -112,41 +136,63 @@ class ApplyFeedback:
 
         Returns:
             Where to go on in a topic that was made again.
+
+        Raises:
+            TemporaryError: of some partition not all of it is done; the others' is.
+            Stopped: the process stops.
         """
-        elsewhere: dict[Place, int] = {}
         logs: Mapping[Place, Log] = {}
-        opened = [*self._partitions.items()]
-        if len(opened) < len(self._assigned) or time.monotonic() - self._described_at >= DESCRIBE_EVERY_S:
+        behind = any(partition.passed > partition.position for partition in self._partitions.values())
+        unknown = self._assigned - self._partitions.keys()
+        if behind or unknown or time.monotonic() - self._described_at >= DESCRIBE_EVERY_S:
             logs = await self._logs.describe(self._assigned)
             self._described_at = time.monotonic()
-        for place in self._assigned & logs.keys() - self._partitions.keys():
-            await self._replace(place, logs[place], logs[place].end)
-        for place, partition in opened:
-            found = logs.get(place)
-            if found is not None and found.topic_id != partition.source.topic_id:
-                log.warning(
-                    "a topic was made again: its events are counted from the first",
-                    extra=fields(topic=place[0], partition=place[1], topic_id=found.topic_id),
-                )
-                elsewhere[place] = (await self._replace(place, found, found.end)).position
-                continue
-            if partition.passed > partition.position:
-                await self._catch_up(partition, partition.passed)
-            if batches := partition.idle_batches():
-                outcomes = await self._send(batches)
-                if partition.settle([*zip(batches, outcomes, strict=True)]) is None:
-                    await self._go_back(partition)
-            else:
-                guards = await self._store.read_guards(partition.source)
-                if any(guard < known for guard, known in zip(guards, partition.guards, strict=True)):
-                    await self._go_back(partition)
-            if partition.sampled:
-                held = (await self._store.read([partition.sampled], (), 0)).anchors[partition.sampled]
-                self._metrics.evidence_pairs.observe(len(held.candidates))
-            if found is not None:
-                lag = max(0, found.end - min(partition.guards))
-                self._metrics.guard_lag.labels(topic=place[0], partition=str(place[1])).set(lag)
+        failure: TemporaryError | None = None
+        for place in sorted(self._assigned):
+            try:
+                await self._tend(place, logs.get(place))
+            except PartitionLeft:
+                self._partitions.pop(place, None)
+            except TemporaryError as error:
+                failure = error
+        if failure is not None:
+            raise failure
+        elsewhere, self._elsewhere = self._elsewhere, {}
         return elsewhere
+
+    async def _tend(self, place: Place, found: Log | None) -> None:
+        """Do for one partition what a tick is for; its log is known now and then."""
+        partition = self._partitions.get(place)
+        if partition is None:
+            if found is not None:
+                await self._continue(await self._open(place, found), found, found.end)
+            return
+        if found is not None and found.topic_id != partition.source.topic_id:
+            log.warning(
+                "a topic was made again: its events are counted from the first",
+                extra=fields(topic=place[0], partition=place[1], topic_id=found.topic_id),
+            )
+            fresh = await self._open(place, found)
+            self._elsewhere[place] = fresh.position
+            await self._continue(fresh, found, found.end)
+            self._elsewhere[place] = fresh.position
+            return
+        if found is not None and partition.passed > partition.position:
+            await self._catch_up(partition, min(partition.passed, found.end))
+        if batches := partition.idle_batches():
+            outcomes = await self._send(batches)
+            if partition.settle([*zip(batches, outcomes, strict=True)]) is None:
+                await self._go_back(partition)
+        else:
+            guards = await self._store.read_guards(partition.source)
+            if any(guard < known for guard, known in zip(guards, partition.guards, strict=True)):
+                await self._go_back(partition)
+        if partition.sampled:
+            held = (await self._store.read([partition.sampled], (), 0)).anchors[partition.sampled]
+            self._metrics.evidence_pairs.observe(len(held.candidates))
+        if found is not None and place in self._assigned:
+            lag = max(0, found.end - min(partition.guards))
+            self._metrics.guard_lag.labels(topic=place[0], partition=str(place[1])).set(lag)
 
     def holds(self, place: Place) -> bool:
         """Whether this worker serves a partition now."""
@@ -156,7 +202,9 @@ class ApplyFeedback:
         """Apply a batch's records of one partition."""
         try:
             await self._apply(await self._take(place, records), consumed_at)
-        except TemporaryError:
+        except PartitionLeft:
+            self._partitions.pop(place, None)
+        except (TemporaryError, Stopped):
             raise
         except Exception:
             # What is known of the partition may be half changed.
@@ -168,17 +216,14 @@ class ApplyFeedback:
         partition = self._partitions.get(place)
         if partition is None:
             partition = self._partitions[place] = await self._open(place, await self._describe(place))
-        again = 0
+        self._began_at.setdefault(place, partition.position)
         for record in records:
             if record.offset < partition.position:
-                again += 1
                 partition.passed = max(partition.passed, record.offset + 1)
                 continue
             if record.offset > partition.position:
                 await self._catch_up(partition, record.offset)
             partition.take(record)
-        if again:
-            self._metrics.events.labels(topic=place[0], outcome="superseded").inc(again)
         return partition
 
     async def _describe(self, place: Place) -> Log:
@@ -187,38 +232,59 @@ class ApplyFeedback:
             raise Unavailable("broker", f"it has no partition {place[1]} of {place[0]}")
         return found
 
-    async def _open(self, place: Place, found: Log) -> Partition:
-        """Begin with a partition: where the store's guards say, knowing of what comes before what decides about it."""
+    async def _open(self, place: Place, found: Log, counted: int = 0) -> Partition:
+        """Begin with a partition: where the store's guards say, knowing of what comes before what decides about it.
+
+        Args:
+            place: which.
+            found: its log.
+            counted: up to where the store is known to have counted, whatever it says now.
+        """
         source = Source(found.topic_id, place[1])
         guards = await self._store.read_guards(source)
         first = min(guards)
         if first < found.begin:
-            guards = await self._leave_expired(place, source, guards, found.begin)
-        if first > found.end:
-            log.error(
-                "the store has counted more of a log than the log holds: what comes up to there is taken for counted",
-                extra=fields(topic=place[0], partition=place[1], guard=first, end=found.end),
-            )
+            guards = await self._leave_expired(place, source, guards, found.begin, counted)
         position = max(first, found.begin)
+        end = await self._require_end(place, found, position)
         partition = Partition(place, source, guards, position, self._rules, lambda: int(self._now() * 1000))
-        async for records in self._logs.read(place, max(found.begin, position - self._rules.window), position):
+        async for records in self._logs.read(place, max(found.begin, position - self._rules.window), end):
             for record in records:
                 partition.see(record)
             await asyncio.sleep(0)
             self._advance()
+            self._require_mine(place)
         log.info(
             "a partition is continued",
             extra=fields(topic=place[0], partition=place[1], offset=position, topic_id=found.topic_id),
         )
         return partition
 
-    async def _leave_expired(self, place: Place, source: Source, guards: Sequence[int], begin: int) -> list[int]:
-        """Pass what the log does not hold any more: it was never counted, and nobody can."""
-        lost = begin - min(guards)
-        if any(guards):
+    async def _require_end(self, place: Place, found: Log, position: int) -> int:
+        """Where the log is read to before a partition begins: its position, or the end of a log that is shorter."""
+        if position <= found.end:
+            return position
+        await asyncio.sleep(LATE_END_S)
+        found = await self._describe(place)
+        if position <= found.end:
+            return position
+        # Nobody knows when the log will reach so far: it is not waited for.
+        self._metrics.guards_ahead.labels(topic=place[0]).inc(position - found.end)
+        log.error(
+            "the store has counted more of a log than the log holds: what comes up to there is taken for counted",
+            extra=fields(topic=place[0], partition=place[1], guard=position, end=found.end),
+        )
+        return found.end
+
+    async def _leave_expired(
+        self, place: Place, source: Source, guards: Sequence[int], begin: int, counted: int
+    ) -> list[int]:
+        """Pass what the log does not hold any more: nobody can count it. A store that is new has missed nothing."""
+        if counted or any(guards):
+            lost = begin - min(guards)
             self._metrics.feedback_expired.labels(topic=place[0]).inc(lost)
             log.error(
-                "events expired before they were counted: their topic keeps them too short for such an outage",
+                "events expired that the store has not counted, or has lost: their topic keeps them too short for that",
                 extra=fields(topic=place[0], partition=place[1], after=min(guards), next=begin, lost=lost),
             )
         batches = [ShardBatch(source, shard, guard, begin, 0) for shard, guard in enumerate(guards) if guard < begin]
@@ -226,23 +292,23 @@ class ApplyFeedback:
         return await self._store.read_guards(source)
 
     async def _go_back(self, partition: Partition) -> None:
-        """Consume again what the store has lost."""
+        """Consume again what the store has lost, as far as the log still holds it."""
         place, reached = partition.place, partition.position
+        found = await self._describe(place)
+        fresh = await self._open(place, found, counted=reached)
         self._metrics.evidence_regressions.inc()
         log.error(
-            "the store came back without what it had counted: that is counted again",
-            extra=fields(topic=place[0], partition=place[1], up_to=reached),
+            "the store came back without what it had counted: what the log holds of that is counted again",
+            extra=fields(topic=place[0], partition=place[1], begin=fresh.position, up_to=reached),
         )
-        await self._replace(place, await self._describe(place), reached)
+        await self._continue(fresh, found, reached)
 
-    async def _replace(self, place: Place, found: Log, until: int) -> Partition:
-        """Begin anew with a partition, and catch up with what is known to be in its log."""
-        fresh = await self._open(place, found)
+    async def _continue(self, fresh: Partition, found: Log, until: int) -> None:
+        """Serve a partition that was opened anew, beginning with what is known to be in its log."""
+        self._require_mine(fresh.place)
         fresh.passed = until
-        if place in self._assigned:
-            self._partitions[place] = fresh
-        await self._catch_up(fresh, until)
-        return fresh
+        self._partitions[fresh.place] = fresh
+        await self._catch_up(fresh, min(until, found.end))
 
     async def _catch_up(self, partition: Partition, until: int) -> None:
         """Read the log up to an offset, and apply it."""
@@ -250,7 +316,20 @@ class ApplyFeedback:
             for record in records:
                 partition.take(record)
             await self._apply(partition, self._now())
+            self._require_mine(partition.place)
         partition.position = max(partition.position, until)
+
+    def _require_mine(self, place: Place) -> None:
+        """Go on only while it is for this worker to do.
+
+        Raises:
+            Stopped: the process stops.
+            PartitionLeft: the partition was taken away.
+        """
+        if self._stopping.is_set():
+            raise Stopped
+        if place not in self._assigned:
+            raise PartitionLeft
 
     async def _apply(self, partition: Partition, consumed_at: float) -> None:
         """Apply what waits of a partition, after the dead letters of what was refused."""
@@ -266,6 +345,8 @@ class ApplyFeedback:
                 await self._go_back(partition)
                 return
             self._count(partition, applied, consumed_at)
+            if partition.waiting:
+                self._require_mine(partition.place)
             rounds = 0 if applied else rounds + 1
             if rounds >= ROUNDS:
                 raise TemporaryError(f"guards were moved by somebody else before each of {ROUNDS} tries")

@@ -133,7 +133,15 @@ class Metrics:
             ("topic", "partition"),
         )
         self.feedback_expired = self._counter(
-            "feedback_expired_total", "Offsets that the broker dropped before they were counted.", ("topic",)
+            "feedback_expired_total",
+            "Offsets that the broker dropped before they were counted, or, where Redis had lost them, counted again.",
+            ("topic",),
+        )
+        self.guards_ahead = self._counter(
+            "guards_ahead_offsets_total",
+            "Offsets by which a log was shorter than what was counted of it when a worker began with it, as after an "
+            "unclean election of a leader: what comes there is taken for counted.",
+            ("topic",),
         )
 
         self.priors_version = self._gauge(
