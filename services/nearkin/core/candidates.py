@@ -7,6 +7,7 @@ from typing import NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
+from nearkin.core.evidence import AnchorEvidence, Metric
 from nearkin.core.item import Availability
 
 Array = NDArray[np.float64]
@@ -105,3 +106,28 @@ class Candidates:
 
     def __len__(self) -> int:
         return len(self.facts)
+
+
+#: What makes a pair a candidate: exposures alone do not, as whatever was shown before would be shown for ever.
+_ACTIONS = [Metric.CLICKS, Metric.LONG_VIEWS, Metric.LIKES, Metric.SAVES, Metric.PURCHASES, Metric.UNEXPOSED]
+
+#: An exposure more or less says little beside so many.
+_FEW_EXPOSURES = 10.0
+
+
+def partners_by_action(evidence: AnchorEvidence, most: int) -> list[tuple[str, float]]:
+    """The candidates that somebody chose beside the anchor, best first: actions an exposure, few exposures damped."""
+    actions = evidence.counts[:, _ACTIONS].sum(axis=1)
+    return _best(evidence, actions / (evidence.counts[:, Metric.EXPOSURES] + _FEW_EXPOSURES), most)
+
+
+def partners_by_visits(evidence: AnchorEvidence, most: int) -> list[tuple[str, float]]:
+    """The candidates that share most visits with the anchor; how many are to be expected, ranking knows."""
+    return _best(evidence, evidence.counts[:, Metric.CO_VISITS], most)
+
+
+def _best(evidence: AnchorEvidence, scores: Array, most: int) -> list[tuple[str, float]]:
+    order = np.argsort(-scores, kind="stable")[:most]
+    return [
+        (evidence.candidates[row], score) for row, score in zip(order, scores[order].tolist(), strict=True) if score
+    ]

@@ -14,9 +14,16 @@ from numpy.typing import NDArray
 from scipy import sparse  # type: ignore[import-untyped]
 
 from nearkin.contracts.stored import to_facts
-from nearkin.core.candidates import AnchorContext, Candidates, CandidateSource, ItemFacts, Source
+from nearkin.core.candidates import (
+    AnchorContext,
+    Candidates,
+    CandidateSource,
+    ItemFacts,
+    Source,
+    partners_by_visits,
+)
 from nearkin.core.errors import NothingToEncode
-from nearkin.core.evidence import EvidenceRules, Metric
+from nearkin.core.evidence import AnchorEvidence, EvidenceRules, Metric
 from nearkin.core.features import compute_features
 from nearkin.core.item import ItemState
 from nearkin.core.ports import ContentEncoder, IndexedItem
@@ -100,18 +107,20 @@ class OfflineLookups:
     def _look_up(self, own: int) -> OfflineLookup:
         content = (self._dense @ self._dense[own]).astype(float)
         lexical = np.asarray(self._lexical @ (self._lexical[[own]].toarray().ravel() * self._idf)).ravel()
-        together = self._co_visits(own)
-        strengths = together / (np.sqrt(self._marginals[own] * self._marginals) + 10.0)
+        evidence = self._remembered(own)
+        together = np.zeros(len(self._ids))
+        together[[self._places[item] for item in evidence.candidates]] = evidence.counts[:, Metric.CO_VISITS]
         content_hits = _best(content, own, self._depths.hits)
         lexical_hits = _best(lexical, own, self._depths.hits)
         lexical_hits = lexical_hits[lexical[lexical_hits] > 0]
-        partners = _best(strengths, own, self._depths.partners)
-        partners = partners[strengths[partners] > 0]
+        partners = np.array(
+            [self._places[item] for item, _ in partners_by_visits(evidence, self._depths.partners)], dtype=np.int64
+        )
         named: dict[int, list[Source]] = {}
         for name, scores, places in (
             (CandidateSource.CONTENT, content, content_hits),
             (CandidateSource.LEXICAL, lexical, lexical_hits),
-            (CandidateSource.CO_VISITS, strengths, partners),
+            (CandidateSource.CO_VISITS, together, partners),
         ):
             for rank, place in enumerate(places.tolist(), 1):
                 named.setdefault(place, []).append(Source(name, float(scores[place]), rank))
@@ -128,18 +137,19 @@ class OfflineLookups:
             counts=counts,
             visits=self._marginals[rows],
         )
-        context = AnchorContext(self._facts[own], float(self._marginals[own]), float(self._weights.sum()), self._now_ms)
+        context = AnchorContext(self._facts[own], evidence.visits, float(self._weights.sum()), self._now_ms)
         return OfflineLookup(self._ids[own], candidates, compute_features(context, candidates))
 
-    def _co_visits(self, own: int) -> Array:
+    def _remembered(self, own: int) -> AnchorEvidence:
         """What is remembered of an anchor: the strongest pairs, as many as are kept."""
         visits = self._baskets_of.indices[self._baskets_of.indptr[own] : self._baskets_of.indptr[own + 1]]
         together = np.asarray(self._weights[visits] @ self._baskets[visits]).ravel()
         together[own] = 0.0
-        kept = np.zeros_like(together)
-        best = _best(together, own, self._rules.most_pairs)
-        kept[best] = together[best]
-        return kept
+        kept = _best(together, own, self._rules.most_pairs)
+        kept = kept[together[kept] > 0]
+        counts = np.zeros((len(kept), len(Metric)))
+        counts[:, Metric.CO_VISITS] = together[kept]
+        return AnchorEvidence(float(self._marginals[own]), tuple(self._ids[place] for place in kept), counts)
 
 
 def _facts(state: ItemState) -> ItemFacts:

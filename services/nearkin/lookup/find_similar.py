@@ -15,7 +15,16 @@ from dataclasses import dataclass, field
 import numpy as np
 
 from nearkin.core.answer import Placed
-from nearkin.core.candidates import AnchorContext, Array, Candidates, CandidateSource, ItemFacts, Source
+from nearkin.core.candidates import (
+    AnchorContext,
+    Array,
+    Candidates,
+    CandidateSource,
+    ItemFacts,
+    Source,
+    partners_by_action,
+    partners_by_visits,
+)
 from nearkin.core.errors import DeadlineExceeded, NearkinError, PermanentError, Unavailable
 from nearkin.core.evidence import AnchorEvidence, Metric
 from nearkin.core.exploration import Policy
@@ -29,7 +38,7 @@ from nearkin.core.vectors import Hit, VectorName
 from nearkin.lookup.engines import Engine, TooSlow
 from nearkin.lookup.follow_stream import Stream
 from nearkin.lookup.rank_candidates import Ordering, rank_candidates
-from nearkin.lookup.recall_evidence import RecallEvidence, partners_by_action, partners_by_visits
+from nearkin.lookup.recall_evidence import RecallEvidence
 from nearkin.lookup.request import SimilarTo
 from nearkin.lookup.search_index import Found, Hits, Query, search_among, search_index
 

@@ -8,22 +8,11 @@ seconds, and only what is not remembered is asked for.
 import time
 from collections.abc import Iterable, Mapping, Sequence
 
-import numpy as np
-
-from nearkin.core.evidence import AnchorEvidence, Array, Metric
+from nearkin.core.evidence import AnchorEvidence
 from nearkin.core.ports import EvidenceStore
 
 #: How long a marginal is believed at most, in seconds; then all are forgotten at once, which is the cheapest to ask.
 VISITS_AGE_S = 10.0
-
-#: What makes a pair a candidate: exposures alone do not, as whatever was shown before would be shown for ever.
-_ACTIONS = [
-    metric for metric in Metric if metric.name in {"CLICKS", "LONG_VIEWS", "LIKES", "SAVES", "PURCHASES", "UNEXPOSED"}
-]
-
-
-#: An exposure more or less says little beside so many.
-_FEW_EXPOSURES = 10.0
 
 
 class RecallEvidence:
@@ -69,21 +58,3 @@ class RecallEvidence:
             remembered.update(read)
             known.update(read)
         return known
-
-
-def partners_by_action(evidence: AnchorEvidence, most: int) -> list[tuple[str, float]]:
-    """The candidates that somebody chose beside the anchor, best first: actions an exposure, few exposures damped."""
-    actions = evidence.counts[:, _ACTIONS].sum(axis=1)
-    return _best(evidence, actions / (evidence.counts[:, Metric.EXPOSURES] + _FEW_EXPOSURES), most)
-
-
-def partners_by_visits(evidence: AnchorEvidence, most: int) -> list[tuple[str, float]]:
-    """The candidates that share most visits with the anchor; how many are to be expected, ranking knows."""
-    return _best(evidence, evidence.counts[:, Metric.CO_VISITS], most)
-
-
-def _best(evidence: AnchorEvidence, scores: Array, most: int) -> list[tuple[str, float]]:
-    order = np.argsort(-scores, kind="stable")[:most]
-    return [
-        (evidence.candidates[row], score) for row, score in zip(order, scores[order].tolist(), strict=True) if score
-    ]
