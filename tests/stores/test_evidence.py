@@ -487,6 +487,25 @@ class TestRedis:
         ]
         assert await clicks(store) == {"x": 3}
 
+    async def test_where_redis_loses_its_scripts_again_and_again_it_is_unavailable(
+        self, redis: RedisProcess, store: RedisEvidence, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        await store.apply([batch(0, 1, click())])
+        client, load = redis.client(), evidence.ask_masters
+
+        async def load_in_vain(*arguments: object) -> list[object]:
+            answers = await load(*arguments)  # type: ignore[arg-type]
+            await client.script_flush()
+            return answers
+
+        monkeypatch.setattr(evidence, "ask_masters", load_in_vain)
+        await client.script_flush()
+        with pytest.raises(Unavailable, match="it has just lost its scripts"):
+            await store.apply([batch(1, 2, click())])
+        monkeypatch.undo()
+        await client.aclose()
+        assert await store.apply([batch(1, 2, click())]) == [Outcome(Effect.APPLIED, 2)]
+
     async def test_without_memory_it_is_unavailable_and_nothing_is_lost(
         self, redis: RedisProcess, store: RedisEvidence
     ) -> None:
@@ -509,6 +528,7 @@ class TestRedis:
             (ReadOnlyError("You can't write"), "a replica, which takes no writes"),
             (BusyLoadingError("Redis is loading"), "it loads its data"),
             (ResponseError("BUSY Redis is busy"), "busy with a script"),
+            (exceptions.NoScriptError("No matching script."), "it has just lost its scripts"),
             (exceptions.TimeoutError("secret"), "TimeoutError$"),
         ],
     )

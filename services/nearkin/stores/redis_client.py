@@ -21,6 +21,7 @@ from redis.exceptions import (
     ConnectionError,  # noqa: A004 - redis-py's own
     MasterDownError,
     NoPermissionError,
+    NoScriptError,
     OutOfMemoryError,
     ReadOnlyError,
     RedisClusterException,
@@ -51,6 +52,7 @@ _REFUSALS = {
     "CLUSTERDOWN": "the cluster does not serve this shard",
     "MASTERDOWN": "it is a replica that has lost its master",
     "TRYAGAIN": "the cluster moves this shard",
+    "NOSCRIPT": "it has just lost its scripts",
 }
 _WORDS: dict[type[Exception], str] = {
     OutOfMemoryError: "OOM",
@@ -59,6 +61,7 @@ _WORDS: dict[type[Exception], str] = {
     ClusterDownError: "CLUSTERDOWN",
     SlotNotCoveredError: "CLUSTERDOWN",
     MasterDownError: "MASTERDOWN",
+    NoScriptError: "NOSCRIPT",
     TryAgainError: "TRYAGAIN",
     ClusterError: "TRYAGAIN",  # after so many redirections that no end of them was in sight
 }
