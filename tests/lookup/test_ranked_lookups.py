@@ -209,11 +209,72 @@ async def test_with_both_away_the_status_names_both(live: LiveLookups, stub: Loo
     assert "evidence" in failure.value.details()
 
 
-async def test_a_server_without_an_index_serves_by_evidence_if_there_is_any(live: LiveLookups):
+async def test_a_server_without_an_index_serves_by_evidence_if_there_is_any_and_it_knows_an_item(
+    live: LiveLookups, stub: LookupServiceStub
+):
     live.index.go_away()
     await live.until_ready(ready=False)
     await happened(live, *BOUGHT_TOGETHER)
+    with pytest.raises(grpc.aio.AioRpcError) as failure:
+        await stub.FindSimilar(lookup())
+    assert failure.value.code() is grpc.StatusCode.UNAVAILABLE
+    assert live.health.waiting
+    live.index.come_back()
     await live.until_ready()
+    while not ids(await stub.FindSimilar(lookup())):
+        pass
+    live.index.go_away()
+    await live.until_ready()
+    assert ids(await stub.FindSimilar(lookup())) == ["tea"]
+
+
+async def test_without_the_index_nothing_is_shown_that_it_hides_or_never_showed(
+    live: LiveLookups, stub: LookupServiceStub
+):
+    sold_out = item.upserted("old", Content(title="old tea pot", tags=("sale",)), 1)
+    hidden = item.upserted("secret", Content(title="secret", status=Status.HIDDEN), 1)
+    await live.publish(sold_out, hidden)
+    await happened(live, *BOUGHT_TOGETHER, *[visit("mug-1", "old", "secret", "never-seen") for _ in range(40)])
+    await live.server.stream.read_popular()
+    assert {"tea", "old"} <= set(ids(await stub.FindSimilar(lookup(k=20))))
+    deleted = item.merge(item.upserted("tea", TEA.content, 1), item.deleted("tea", 2))
+    await live.publish(item.upserted("old", Content(title="old tea pot", status=Status.HIDDEN), 2), deleted)
+    # A look-up whose filter leaves them out says nothing of them; one without says that they are gone.
+    await stub.FindSimilar(lookup(filter=wire.Filter(tags_any=["nothing"])))
+    await stub.FindSimilar(lookup(k=20))
+    live.index.go_away()
+    answer = await stub.FindSimilar(lookup(k=20, pinned_ids=["secret", "never-seen", "mug-3"], no_exploration=True))
+    assert list(answer.degraded) == ["index"]
+    assert ids(answer) == ["mug-3", "hose"], "which is popular"
+
+
+async def test_a_filter_that_leaves_an_item_out_does_not_make_it_unknown(live: LiveLookups, stub: LookupServiceStub):
+    await happened(live, *BOUGHT_TOGETHER)
+    assert "tea" in ids(await stub.FindSimilar(lookup(k=5)))
+    await stub.FindSimilar(lookup(filter=wire.Filter(exclude_ids=["tea"])))
+    live.index.go_away()
+    assert ids(await stub.FindSimilar(lookup(k=5))) == ["tea"]
+
+
+async def test_an_unknown_anchor_keeps_what_was_pinned_and_what_is_remembered_of_it(
+    live: LiveLookups, stub: LookupServiceStub
+):
+    await happened(live, *BOUGHT_TOGETHER, *[visit("nobody", "mug-4") for _ in range(40)])
+    await live.server.stream.read_popular()
+    answer = await stub.FindSimilar(lookup("nobody", k=10, popular_if_unknown=True, pinned_ids=["hose", "gone"]))
+    assert ids(answer)[0] == "hose"
+    assert {"mug-4", "tea", "mug-1"} <= set(ids(answer))
+    assert "co_visits" in sources(answer, "mug-4")
+
+
+async def test_an_item_that_is_published_is_a_known_anchor_at_once(live: LiveLookups, stub: LookupServiceStub):
+    asked = lookup("new", popular_if_unknown=True)
+    await stub.FindSimilar(asked)
+    await live.publish(item.upserted("new", Content(title="new hose", categories=(("garden",),)), 1))
+    answer = await stub.FindSimilar(asked)
+    place = list(answer.feature_names).index("category")
+    (hose,) = [one for one in answer.neighbours if one.item_id == "hose"]
+    assert hose.features[place] > 0
 
 
 async def test_an_engine_that_fails_again_and_again_is_left_alone_and_comes_back(

@@ -4,12 +4,16 @@ The evidence is read first, because it is quick and names candidates: the index 
 what it knows of those, which also says which of them may be shown. A part that does not answer within its share of the
 deadline is missing from the answer, which says so: without evidence, content decides alone; without the index, what is
 remembered does.
+
+Whether an item may be shown, the index alone knows. Without it, only that is shown which the index has shown to this
+server before, and has not left out since where it was asked about it; what was hidden, deleted or changed since then
+is shown as it was.
 """
 
 import asyncio
 import math
 import time
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 
 import numpy as np
@@ -25,7 +29,7 @@ from nearkin.core.candidates import (
     partners_by_action,
     partners_by_visits,
 )
-from nearkin.core.errors import DeadlineExceeded, NearkinError, PermanentError, Unavailable
+from nearkin.core.errors import DeadlineExceeded, NearkinError, PermanentError, Unavailable, UnknownItem
 from nearkin.core.evidence import AnchorEvidence, Metric
 from nearkin.core.exploration import Policy
 from nearkin.core.filters import ItemFilter
@@ -85,7 +89,7 @@ class Answer:
     Attributes:
         lookup: what was asked.
         placed: what is shown, by position.
-        facts: of each item that is shown; an id alone where the index could not be asked.
+        facts: of each item that is shown; where the index could not be asked, as they were known last.
         ranking: names what decided the order: the weights, or the one search.
         weights: that gave the scores; None for one search's own order.
         moved: what rules and diversity did.
@@ -146,7 +150,7 @@ class _Searched:
 
     collection: ItemCollection
     found: Sequence[Found | PermanentError]
-    anchors: Mapping[str, ItemFacts | None]
+    anchors: Mapping[str, ItemFacts]
 
 
 class FindSimilar:
@@ -186,8 +190,13 @@ class FindSimilar:
         self._ordering, self._curation, self._depths = ordering, curation, depths
         self._evidence_budget_s, self._observe = evidence_budget_s, observe
         self._facts: dict[str, ItemFacts] = {}
-        self._anchors: dict[str, ItemFacts | None] = {}
+        self._anchors: dict[str, ItemFacts] = {}
         self._anchors_since = time.monotonic()
+
+    @property
+    def can_answer_alone(self) -> bool:
+        """Whether any item is known well enough to be shown while the index is away."""
+        return bool(self._facts)
 
     async def __call__(self, lookups: Sequence[SimilarTo], allowed_s: float) -> list[Answer | NearkinError]:
         """Answer look-ups, each with its neighbours or with what is wrong with it.
@@ -259,10 +268,8 @@ class FindSimilar:
         finally:
             self._observe("search", time.perf_counter() - began)
 
-    async def _read_anchors(
-        self, collection: ItemCollection, lookups: Sequence[SimilarTo]
-    ) -> Mapping[str, ItemFacts | None]:
-        """The facts of the anchors that are items and are to be ranked against; None where the index has none.
+    async def _read_anchors(self, collection: ItemCollection, lookups: Sequence[SimilarTo]) -> Mapping[str, ItemFacts]:
+        """The facts of the anchors that are items and are to be ranked against, where the index has any.
 
         They say a category, a price, a maker: some seconds later they still do.
         """
@@ -271,8 +278,7 @@ class FindSimilar:
         known = self._anchors
         ids = {one.anchor: None for one in lookups if isinstance(one.anchor, str) and one.is_ranked}
         if unknown := [item_id for item_id in ids if item_id not in known]:
-            facts = await collection.read_facts(unknown)
-            known.update((item_id, facts.get(item_id)) for item_id in unknown)
+            known.update(await collection.read_facts(unknown))
         return known
 
     async def _pairs(
@@ -303,20 +309,24 @@ class FindSimilar:
             if one.lookup.ranking is Ranking.EVIDENCE and isinstance(remembered, Unavailable):
                 gathered.append(remembered)
             elif isinstance(searched, Unavailable):
-                if one.evidence is None or not one.evidence.candidates or not _judged_by_facts(one.lookup.filter):
+                one.scored = self._recalled(one.named)
+                if one.evidence is None or not one.scored or not _judged_by_facts(one.lookup.filter):
                     gathered.append(_given_up(searched))
                     continue
                 one.degraded.append("index")
                 one.anchor = self._facts.get(str(one.lookup.anchor))
-                one.scored = [self._recalled(item_id) for item_id in one.named]
                 gathered.append(one)
             elif isinstance(found := searched.found[place], PermanentError):
+                if isinstance(found, UnknownItem):
+                    self._facts.pop(str(one.lookup.anchor), None)
                 gathered.append(found)
             else:
                 one.query, one.hits, one.scored = found.query, found.hits, found.named
                 one.anchor = _anchor(one.lookup, searched.anchors)
-                for hits in (*found.hits.values(), found.named):
+                for hits in found.hits.values():
                     self._remember(hits)
+                if one.query is not None:
+                    self._learn(one.lookup, one.named, found.named)
                 gathered.append(one)
         return gathered
 
@@ -331,15 +341,17 @@ class FindSimilar:
             if not (one.lookup.is_ranked and (thin or unknown)):
                 continue
             popular = self._stream.popular(one.anchor.categories if one.anchor else (), POPULAR_CANDIDATES)
-            known = {*one.named, *(hit.id for hits in one.hits.values() for hit in hits)}
+            # Of an anchor that it does not know, the index was asked nothing, not even what others named.
+            known = () if unknown else {*one.named, *(hit.id for hits in one.hits.values() for hit in hits)}
             one.name(CandidateSource.POPULAR, [(item_id, 1.0 / rank) for rank, item_id in enumerate(popular, 1)])
-            if rest := tuple(item_id for item_id in popular if item_id not in known and item_id != one.lookup.anchor):
+            asked_about = one.named if unknown else popular
+            if rest := tuple([each for each in asked_about if each not in known and each != one.lookup.anchor]):
                 wanted.append((one, rest))
         if not wanted:
             return
         if collection is None:
             for one, rest in wanted:
-                one.scored += [self._recalled(item_id) for item_id in rest]
+                one.scored += self._recalled(rest)
             return
         began = time.perf_counter()
         asked = [(one.lookup, one.query, rest) for one, rest in wanted]
@@ -353,9 +365,9 @@ class FindSimilar:
             return
         finally:
             self._observe("popular", time.perf_counter() - began)
-        for (one, _), hits in zip(wanted, found, strict=True):
+        for (one, rest), hits in zip(wanted, found, strict=True):
             one.scored = [*one.scored, *hits]
-            self._remember(hits)
+            self._learn(one.lookup, rest, hits)
 
     async def _visits(self, whole: Sequence[_Gathered], at_ms: int, deadline: float) -> Mapping[str, float]:
         """The marginals of all that may become candidates."""
@@ -418,9 +430,20 @@ class FindSimilar:
             for item_id in list(facts)[: MOST_FACTS // 2]:
                 del facts[item_id]
 
-    def _recalled(self, item_id: str) -> Hit:
-        """What was known of an item last, for when the index is away."""
-        return Hit(item_id, math.nan, self._facts.get(item_id) or ItemFacts(item_id))
+    def _learn(self, lookup: SimilarTo, asked: Collection[str], shown: Sequence[Hit]) -> None:
+        """Keep the facts of what the index shows, and forget what it was asked about and does not show (any more).
+
+        Under a filter the index leaves out what is there, too: then nothing is forgotten.
+        """
+        if len(shown) < len(asked) and lookup.filter == ItemFilter():
+            for item_id in {*asked}.difference([hit.id for hit in shown]):
+                self._facts.pop(item_id, None)
+        self._remember(shown)
+
+    def _recalled(self, item_ids: Iterable[str]) -> list[Hit]:
+        """Those of some items that the index showed, as they were then: for when it is away."""
+        known = self._facts
+        return [Hit(item_id, math.nan, known[item_id]) for item_id in item_ids if item_id in known]
 
 
 def _given_up(problem: Unavailable) -> NearkinError:
@@ -435,7 +458,7 @@ def _judged_by_facts(asked: ItemFilter) -> bool:
     return not (asked.tags_any or asked.tags_all or asked.attributes)
 
 
-def _anchor(lookup: SimilarTo, anchors: Mapping[str, ItemFacts | None]) -> ItemFacts | None:
+def _anchor(lookup: SimilarTo, anchors: Mapping[str, ItemFacts]) -> ItemFacts | None:
     if isinstance(lookup.anchor, Content):
         content = lookup.anchor
         return ItemFacts(

@@ -300,7 +300,7 @@ class LookupServer:
         # Who allows the evidence less time than the floor has said how slow is too slow.
         remembered = Engine("evidence", metrics, floor_s=min(FLOOR_S, limits.evidence_budget_s))
         self.stream = Stream(evidence, index, remembered, items, clock)
-        find = FindSimilar(
+        self._find = find = FindSimilar(
             index,
             encoder,
             RecallEvidence(evidence),
@@ -387,7 +387,7 @@ class LookupServer:
                 collection, problem = None, str(error) or "the index does not answer in time"
             except Exception as error:
                 collection, problem = None, f"the index fails in a way that is not foreseen: {describe(error)}"
-            alone = collection is None and self.stream.can_answer_alone
+            alone = collection is None and self.stream.can_answer_alone and self._find.can_answer_alone
             await self._tell_health("" if alone else problem)
             if collection is None:
                 if said is not False:
