@@ -14,6 +14,7 @@ from nearkin.core.exploration import ExplorationRules
 from nearkin.core.feedback import Action, Impressions, Interaction, Visit
 from nearkin.core.item import Content, Status
 from nearkin.core.rules import Curation
+from nearkin.lookup import follow_stream
 from nearkin.lookup.rank_candidates import Ordering
 from nearkin.lookup.server import Limits
 from remembered import acted, remember, slate, visit
@@ -224,6 +225,21 @@ async def test_a_server_without_an_index_serves_by_evidence_if_there_is_any_and_
     while not ids(await stub.FindSimilar(lookup())):
         pass
     live.index.go_away()
+    await live.until_ready()
+    assert ids(await stub.FindSimilar(lookup())) == ["tea"]
+
+
+async def test_evidence_goes_on_answering_while_what_is_popular_cannot_be_read(
+    live: LiveLookups, stub: LookupServiceStub, monkeypatch: pytest.MonkeyPatch
+):
+    monkeypatch.setattr(follow_stream, "POPULAR_EVERY_S", 0.0)
+    monkeypatch.setattr(follow_stream, "COUNTS_EVERY_S", 0.0)
+    await happened(live, *BOUGHT_TOGETHER)
+    await stub.FindSimilar(lookup())
+    live.index.go_away()
+    failed = {"engine": "index", "why": "left_alone"}
+    await until(lambda: (live.metrics.registry.get_sample_value("nearkin_engine_failures_total", failed) or 0) >= 3)
+    assert live.server.stream.can_answer_alone
     await live.until_ready()
     assert ids(await stub.FindSimilar(lookup())) == ["tea"]
 

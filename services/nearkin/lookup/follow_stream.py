@@ -7,7 +7,7 @@ read in the background. What was read last holds while an engine is away.
 import asyncio
 import logging
 import time
-from collections.abc import Sequence
+from collections.abc import Awaitable, Callable, Sequence
 from typing import Literal
 
 from nearkin.core.counting import popular_anchor
@@ -96,17 +96,11 @@ class Stream:
         """Read again and again, until cancelled."""
         popular_at = -POPULAR_EVERY_S
         while True:
-            try:
-                await self.read_counts()
-                self.problem = ""
-                if time.monotonic() - popular_at >= POPULAR_EVERY_S:
-                    await self.read_popular()
-                    popular_at = time.monotonic()
-            except NearkinError as error:
-                self.problem = str(error)
-            except Exception as error:
-                self.problem = f"the evidence fails in a way that is not foreseen: {describe(error)}"
-                log.error("what is known of the stream cannot be read", extra=fields(problem=self.problem))
+            self.problem = await _problem(self.read_counts)
+            due = not self.problem and time.monotonic() - popular_at >= POPULAR_EVERY_S
+            # It needs the index, too: without it, what was popular last holds, and the evidence answers as before.
+            if due and not await _problem(self.read_popular):
+                popular_at = time.monotonic()
             await asyncio.sleep(COUNTS_EVERY_S)
 
     async def read_counts(self) -> None:
@@ -126,6 +120,7 @@ class Stream:
         Raises:
             Unavailable: the store or the index does not answer.
         """
+        collection = await self._items.ask(self._index.serving, BUDGET_S)
         visits: dict[str, float] = {}
         anchors = [popular_anchor(shard) for shard in range(SHARDS)]
         for start in range(0, len(anchors), _READ_AT_ONCE):
@@ -136,7 +131,6 @@ class Stream:
                     visits[item_id] = visits.get(item_id, 0.0) + strength(counts)
         ranked = sorted(visits, key=lambda item_id: (-visits[item_id], item_id))[:MOST_POPULAR]
         by_category: dict[str, list[str]] = {"": ranked[:MOST_OF_CATEGORY]}
-        collection = await self._items.ask(self._index.serving, BUDGET_S)
         facts = await self._items.ask(lambda: collection.read_facts(ranked), BUDGET_S) if ranked else {}
         for item_id in ranked:
             if (known := facts.get(item_id)) is None:
@@ -146,6 +140,19 @@ class Stream:
                 if len(held_of) < MOST_OF_CATEGORY:
                     held_of.append(item_id)
         self._popular = by_category
+
+
+async def _problem(read: Callable[[], Awaitable[None]]) -> str:
+    """Read, and say what is wrong where that cannot be done."""
+    try:
+        await read()
+    except NearkinError as error:
+        return str(error)
+    except Exception as error:
+        problem = f"it fails in a way that is not foreseen: {describe(error)}"
+        log.error("what is known of the stream cannot be read", extra=fields(problem=problem))
+        return problem
+    return ""
 
 
 def _ends(key: str) -> list[int]:
