@@ -2,16 +2,15 @@
 
     python -m benchmarks.diversity [--json FILE]
 
-Candidates are ranked offline (benchmarks/offline_answers.py), go through the rules and the code that diversifies
-look-ups, and are scored as `nearkin score` does. The distance of two items is 1 - the cosine of their vectors, that of
-a list the mean over its pairs (intra-list distance: Ziegler et al., "Improving recommendation lists through topic
+Candidates are ranked offline (benchmarks/retail_cuts.py), go through the rules and the code that diversifies look-ups,
+and are scored as `nearkin score` does. The distance of two items is 1 - the cosine of their vectors, that of a list the
+mean over its pairs (intra-list distance: Ziegler et al., "Improving recommendation lists through topic
 diversification", WWW 2005); sketches decide, whole vectors judge. Settings are chosen on the first three cuts; the last
 one is reported. Differences are paired, against no diversity and no near-duplicate removal.
 """
 
 import argparse
 import sys
-import tempfile
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import asdict
@@ -20,11 +19,11 @@ from typing import Any
 
 import numpy as np
 
-from benchmarks.offline_answers import RankedAnchor, RetailCut, ids_of, pooled, retail_cuts
-from benchmarks.quality import TUNED_ON
 from benchmarks.report import Bar, conclude, print_table
+from benchmarks.retail_cuts import RankedAnchor, RetailCut, pooled, retail_cuts
 from nearkin.core.diversity import diversify
 from nearkin.core.rules import Rules, apply_rules
+from nearkin.encoders.bundle import load_encoder
 from nearkin.learning.score import score_run
 
 K = 10
@@ -61,23 +60,23 @@ def distance(cut: RetailCut, shown: Sequence[str]) -> float:
     """Intra-list distance of an answer; 0 of one with less than two items."""
     if len(shown) < 2:
         return 0.0
-    vectors = cut.dense[[cut.row[item] for item in shown]]
+    vectors = cut.look_up.vectors_of(shown)
     cosines = vectors @ vectors.T
     return float(1 - cosines[np.triu_indices(len(shown), 1)].mean())
 
 
-def measure(cuts: Sequence[tuple[str, RetailCut]]) -> list[Row]:
+def measure(cuts: Sequence[RetailCut]) -> list[Row]:
     """Distance, NDCG and its loss for each way of answering, over the anchors of some cuts."""
-    truth = pooled([(name, cut.truth) for name, cut in cuts])
+    truth = pooled(cuts)
     runs: dict[str, dict[str, list[str]]] = {}
     distances: dict[str, dict[str, float]] = {}
     for way, answer in ANSWERS.items():
         runs[way], distances[way] = {}, {}
-        for name, cut in cuts:
-            for one in cut.ranked:
-                shown = ids_of(one, answer(one))
-                runs[way][f"{name} {one.anchor}"] = shown
-                distances[way][f"{name} {one.anchor}"] = distance(cut, shown)
+        for cut in cuts:
+            for anchor, one in cut.ranked.items():
+                shown = one.ids(answer(one))
+                runs[way][f"{cut.name} {anchor}"] = shown
+                distances[way][f"{cut.name} {anchor}"] = distance(cut, shown)
     rows: list[Row] = []
     for way, run in runs.items():
         for found in score_run(run, truth, runs["as ranked"], K):
@@ -92,7 +91,7 @@ def measure(cuts: Sequence[tuple[str, RetailCut]]) -> list[Row]:
 def time_it(cut: RetailCut) -> float:
     """Milliseconds to diversify one pool, the median over anchors."""
     taken = []
-    for one in cut.ranked:
+    for one in cut.ranked.values():
         began = time.perf_counter()
         diversify(one.order, one.scores, one.candidates, 0.3, K)
         taken.append((time.perf_counter() - began) * 1e3)
@@ -114,12 +113,11 @@ def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--json", type=Path, help="write the figures there")
     args = parser.parse_args()
-    with tempfile.TemporaryDirectory() as folder:
-        cuts = list(retail_cuts(Path(folder)))
-    results = {"chosen on": measure(cuts[:TUNED_ON]), "held out": measure(cuts[TUNED_ON:])}
+    *earlier, last = retail_cuts(load_encoder(None, 2))
+    results = {"chosen on": measure(earlier), "held out": measure([last])}
     for name, rows in results.items():
         show(f"Online Retail, {name}", rows)
-    bars = [Bar(what="diversify a pool of 50, ten places, median", measured=time_it(cuts[-1][1]), goal=0.3, unit="ms")]
+    bars = [Bar(what="diversify a pool of 50, ten places, median", measured=time_it(last), goal=0.3, unit="ms")]
     figures = {
         name: [{**row, "difference": asdict(row["difference"])} for row in rows] for name, rows in results.items()
     }

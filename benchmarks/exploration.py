@@ -2,16 +2,15 @@
 
     python -m benchmarks.exploration [--json FILE]
 
-Candidates are ranked offline (benchmarks/offline_answers.py) and go through the rules; each anchor is answered 200
-times under different request ids by the very code that serves, and the mean NDCG of these answers is compared with that
-of the order as it is, paired over anchors. Items that were not sold before the cut count as new. Beside the cost stands
-what it buys: the effective sample size (Kish) that 100,000 logged look-ups have for a policy that shows, at each place,
-another item of the pool than the ranking does.
+Candidates are ranked offline (benchmarks/retail_cuts.py) and go through the rules; each anchor is answered 200 times
+under different request ids by the very code that serves, and the mean NDCG of these answers is compared with that of
+the order as it is, paired over anchors. An item is as old as its first sale, and new where it has none. Beside the cost
+stands what it buys: the effective sample size (Kish) that 100,000 logged look-ups have for a policy that shows, at each
+place, another item of the pool than the ranking does.
 """
 
 import argparse
 import sys
-import tempfile
 from collections.abc import Sequence
 from dataclasses import asdict
 from pathlib import Path
@@ -19,10 +18,11 @@ from typing import Any
 
 import numpy as np
 
-from benchmarks.offline_answers import NOW_MS, RetailCut, ids_of, retail_cuts
 from benchmarks.report import Bar, conclude, print_table
+from benchmarks.retail_cuts import RetailCut, retail_cuts
 from nearkin.core.exploration import ExplorationRules, draw
 from nearkin.core.rules import Rules, apply_rules
+from nearkin.encoders.bundle import load_encoder
 from nearkin.learning.score import SEED, bootstrap, ndcg
 
 K, DRAWS = 10, 200
@@ -43,10 +43,12 @@ Row = dict[str, Any]
 def measure(cut: RetailCut) -> list[Row]:
     """NDCG of the order and of what is drawn, for each slice and rule."""
     orders = {
-        one.anchor: (one, apply_rules(one.order, one.candidates, Rules(), enough=100).order) for one in cut.ranked
+        anchor: (one, apply_rules(one.order, one.candidates, Rules(), enough=100).order)
+        for anchor, one in cut.ranked.items()
     }
     rows: list[Row] = []
     for name, rules in RULES.items():
+        since = rules.new_since(cut.look_up.now_ms)
         for slice_name, anchors in cut.truth.slices.items():
             table = []
             for anchor in anchors:
@@ -54,10 +56,10 @@ def measure(cut: RetailCut) -> list[Row]:
                     continue
                 one, order = orders[anchor]
                 grades = cut.truth.positives[anchor]
-                new = {row for row in order if one.candidates.facts[row].first_seen > rules.new_since(NOW_MS)}
+                new = {row for row in order if one.candidates.facts[row].first_seen > since}
                 drawn = [draw(order, new, K, f"{anchor} {number}", rules).items for number in range(DRAWS)]
-                worth = {items: ndcg(ids_of(one, items), grades, K) for items in set(drawn)}
-                greedy = ndcg(ids_of(one, order[:K]), grades, K)
+                worth = {items: ndcg(one.ids(items), grades, K) for items in set(drawn)}
+                greedy = ndcg(one.ids(order[:K]), grades, K)
                 explored = float(np.mean([worth[items] for items in drawn]))
                 table.append((greedy, explored, explored - greedy))
             order_as_it_is, drawn_from, loss = bootstrap(np.array(table), np.random.default_rng(SEED))
@@ -86,9 +88,8 @@ def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--json", type=Path, help="write the figures there")
     args = parser.parse_args()
-    with tempfile.TemporaryDirectory() as folder:
-        *_, (_, cut) = retail_cuts(Path(folder), last_only=True)
-        rows = measure(cut)
+    (last,) = retail_cuts(load_encoder(None, 2), last_only=True)
+    rows = measure(last)
     show(rows)
     (warm,) = (row for row in rows if row["rules"] == "default" and row["slice"] == "warm")
     bars = [

@@ -8,6 +8,7 @@ import pytest
 from nearkin.core.evidence import DAY_MS, EvidenceRules, Metric
 from nearkin.core.features import FEATURE_NAMES
 from nearkin.core.item import Content, Offer, Price, upserted
+from nearkin.core.sketch import sketch
 from nearkin.encoders.fake import HashingEncoder
 from nearkin.learning.item_to_item import Visit
 from nearkin.learning.offline_lookups import Depths, OfflineLookups
@@ -59,6 +60,28 @@ def test_visits_decay_to_the_last_of_them():
     assert together[rows["4"]] == pytest.approx(1)
     assert together[rows["2"]] == 0
     assert found.candidates.visits[rows["3"]] == pytest.approx(0.5)
+
+
+def test_partners_are_those_that_share_most_visits_as_the_service_chooses_them():
+    held = visits(["1", "4"], *[["1", "3"]] * 3, *[["3"]] * 500)
+    _, rows = look_up("1", held, depths=Depths(hits=1, partners=1))
+    assert "3" in rows
+    assert "4" not in rows
+
+
+def test_an_item_is_as_old_as_its_first_visit_and_new_without_one():
+    held = visits(["1", "3"], days_ago=90) + visits(["1", "3"])
+    found, rows = look_up("1", held)
+    first_seen = {item: found.candidates.facts[row].first_seen for item, row in rows.items()}
+    now = int(END.timestamp() * 1000)
+    assert first_seen == {"3": now - 90 * DAY_MS, "2": now, "4": now}
+
+
+def test_facts_have_the_sketches_of_the_vectors():
+    look_up_all = OfflineLookups(items(), visits(["1", "3"]), HashingEncoder())
+    (found,) = look_up_all(["1"])
+    ids = [facts.id for facts in found.candidates.facts]
+    assert [facts.sketch for facts in found.candidates.facts] == [sketch(one) for one in look_up_all.vectors_of(ids)]
 
 
 def test_only_the_strongest_pairs_are_remembered():

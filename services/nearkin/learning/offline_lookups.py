@@ -1,9 +1,9 @@
 """What look-ups would see of an evaluation's anchors: candidates and their features, by brute force, without engines.
 
-The visits before the cut become evidence, decayed to the last of them; candidates come from the searches by meaning and
-by words and from the remembered partners, as a look-up gathers them; the features are those of `core/features.py`. Two
-things are simpler: searches are exact, and the partners of a large visit are all counted, where the worker draws some
-of them (with the same expectation).
+The visits before the cut become evidence, decayed to the last of them, and an item is as old as its first visit, or new
+where it has none; candidates come from the searches by meaning and by words and from the remembered partners, as a
+look-up gathers them; the features are those of `core/features.py`. Two things are simpler: searches are exact, and the
+partners of a large visit are all counted, where the worker draws some of them (with the same expectation).
 """
 
 from collections.abc import Iterator, Mapping, Sequence
@@ -27,6 +27,7 @@ from nearkin.core.evidence import AnchorEvidence, EvidenceRules, Metric
 from nearkin.core.features import compute_features
 from nearkin.core.item import ItemState
 from nearkin.core.ports import ContentEncoder, IndexedItem
+from nearkin.core.sketch import sketch
 from nearkin.core.vectors import Vectors
 from nearkin.learning.item_to_item import Visit
 
@@ -70,6 +71,9 @@ class OfflineLookups:
         encoder: of the contents.
         rules: of the evidence.
         depths: how many candidates each source names.
+
+    Attributes:
+        now_ms: the moment of the look-ups: the time of the last visit.
     """
 
     def __init__(
@@ -86,23 +90,34 @@ class OfflineLookups:
         encoded = {item: found for item, found in outcomes if not isinstance(found, NothingToEncode)}
         self._ids = list(encoded)
         self._places = {item: place for place, item in enumerate(self._ids)}
-        self._facts = [_facts(items[item]) for item in self._ids]
         vectors = list(encoded.values())
         self._dense = np.stack([one.content for one in vectors]) if vectors else np.empty((0, 0), np.float32)
         self._lexical, self._idf = _term_matrix(vectors)
 
         at = np.array([visit.at.timestamp() * 1000 for visit in visits])
-        self._now_ms = int(at.max()) if len(at) else 0
-        self._weights = np.exp2((at - self._now_ms) / self._rules.half_life_ms)
+        self.now_ms = int(at.max()) if len(at) else 0
+        self._weights = np.exp2((at - self.now_ms) / self._rules.half_life_ms)
         self._baskets = _basket_matrix(visits, self._places)
         self._baskets_of = self._baskets.tocsc()
         self._marginals = np.asarray(self._baskets.T @ self._weights).ravel()
+        first_seen = np.full(len(self._ids), self.now_ms)
+        rows, columns = self._baskets.nonzero()
+        np.minimum.at(first_seen, columns, at[rows].astype(np.int64))
+        self._facts = [
+            to_facts(IndexedItem(items[item], first_seen=seen, sketch=sketch(one.content))) or ItemFacts(item)
+            for item, seen, one in zip(self._ids, first_seen.tolist(), vectors, strict=True)
+        ]
 
     def __call__(self, anchors: Sequence[str]) -> Iterator[OfflineLookup]:
         """What a look-up would see of each anchor that can be looked up."""
         for anchor in anchors:
             if anchor in self._places:
                 yield self._look_up(self._places[anchor])
+
+    def vectors_of(self, item_ids: Sequence[str]) -> NDArray[np.float32]:
+        """(n, dimensions) the dense vectors of items that have words."""
+        vectors: NDArray[np.float32] = self._dense[[self._places[item] for item in item_ids]]
+        return vectors
 
     def _look_up(self, own: int) -> OfflineLookup:
         content = (self._dense @ self._dense[own]).astype(float)
@@ -137,7 +152,7 @@ class OfflineLookups:
             counts=counts,
             visits=self._marginals[rows],
         )
-        context = AnchorContext(self._facts[own], evidence.visits, float(self._weights.sum()), self._now_ms)
+        context = AnchorContext(self._facts[own], evidence.visits, float(self._weights.sum()), self.now_ms)
         return OfflineLookup(self._ids[own], candidates, compute_features(context, candidates))
 
     def _remembered(self, own: int) -> AnchorEvidence:
@@ -150,10 +165,6 @@ class OfflineLookups:
         counts = np.zeros((len(kept), len(Metric)))
         counts[:, Metric.CO_VISITS] = together[kept]
         return AnchorEvidence(float(self._marginals[own]), tuple(self._ids[place] for place in kept), counts)
-
-
-def _facts(state: ItemState) -> ItemFacts:
-    return to_facts(IndexedItem(state)) or ItemFacts(state.id)
 
 
 def _best(scores: Array, own: int, most: int) -> NDArray[np.int64]:
