@@ -21,11 +21,10 @@ from scipy import sparse  # type: ignore[import-untyped]
 from benchmarks.datasets import load_protocol, unpack
 from benchmarks.quality import CUTS, TUNED_ON, split
 from benchmarks.report import conclude, print_table
-from nearkin.core.candidates import ItemFacts
-from nearkin.core.fusion import LEXICAL_WEIGHT, fuse
+from nearkin.core.features import LEXICAL_WEIGHT
 from nearkin.core.item import Content
 from nearkin.core.ports import ContentEncoder
-from nearkin.core.vectors import Hit, Vectors
+from nearkin.core.vectors import Vectors
 from nearkin.encoders import lexical
 from nearkin.encoders.bundle import load_encoder
 from nearkin.learning.score import ndcg, recall
@@ -59,7 +58,7 @@ def top(scores: Scores, depth: int) -> NDArray[np.bool_]:
 
 
 def share(weight: float, *, absent_is_last: bool = True, depth: int = DEPTH) -> Fusion:
-    """What `core.fusion` does, with another weight, other absent items, or other lengths of the lists."""
+    """What the feature `fused` is, with another weight, other absent items, or other lengths of the lists."""
 
     def fusion(dense: Scores, words: Scores) -> Scores:
         near, matching = top(dense, depth), top(words, depth)
@@ -90,18 +89,6 @@ def minmax(weight: float) -> Fusion:
         return np.where(chosen, (scores - low) / max(scores.max() - low, 1e-9), 0)
 
     return lambda dense, words: (1 - weight) * scaled(dense) + weight * scaled(words)
-
-
-def shipped(dense: Scores, words: Scores) -> Scores:
-    """`core.fusion` itself."""
-    lists = [
-        [Hit(str(i), float(s[i]), ItemFacts(str(i))) for i in np.argsort(-s, kind="stable")[:DEPTH] if s[i] > 0]
-        for s in (dense, words)
-    ]
-    fused = np.zeros(len(dense))
-    for one in fuse(lists[0], lists[1], 2 * DEPTH):
-        fused[int(one.id)] = one.score
-    return fused
 
 
 FUSIONS: dict[str, Fusion] = {
@@ -204,7 +191,7 @@ def main() -> int:
     results = {}
     for name, changes in SCHEMES.items():
         with scheme(changes):
-            results[f"scheme: {name}"] = shop.measure(shipped)
+            results[f"scheme: {name}"] = shop.measure(share(LEXICAL_WEIGHT))
     for name, fusion in FUSIONS.items():
         results[f"fusion: {name}"] = shop.measure(fusion)
     columns = list(next(iter(results.values())))

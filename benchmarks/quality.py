@@ -7,8 +7,8 @@ The protocol's own split (`item_to_item.py` beside the data, see benchmarks/data
 Settings were tuned on the first three; the last is what nobody tuned on, and all four pooled are the figure that is
 held to. For each cut an embedded stack is started, the cut's catalogue published to it, and every cold anchor looked up
 over gRPC in the three retrieval modes; TF-IDF is the protocol's own floor. The intervals are 95% bootstrap intervals,
-those of differences are paired. `--simulate` computes what the engine would answer by brute force instead: the same
-encoder and fusion, no stack.
+those of differences are paired. `--simulate` computes what look-ups would see by brute force instead
+(`learning/offline_lookups.py`): the same encoder and features, no stack and no rules.
 
 Exits with 1 where something that must be reached was missed.
 """
@@ -18,14 +18,12 @@ import asyncio
 import sys
 import tempfile
 from collections.abc import Callable, Iterable, Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import asdict
 from pathlib import Path
 from types import ModuleType
 from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
-from scipy import sparse  # type: ignore[import-untyped]
 
 from benchmarks.datasets import load_protocol, unpack
 from benchmarks.programs import run_embedded
@@ -33,15 +31,14 @@ from benchmarks.publishing import until_visible
 from benchmarks.report import Bar, conclude, print_table
 from nearkin.client.lookup import LookupClient
 from nearkin.client.producer import Producer
-from nearkin.core.candidates import ItemFacts
-from nearkin.core.errors import NearkinError, NothingToEncode
-from nearkin.core.fusion import fuse
-from nearkin.core.item import Content
-from nearkin.core.ports import ContentEncoder
+from nearkin.core.candidates import CandidateSource
+from nearkin.core.errors import NearkinError
+from nearkin.core.item import Content, upserted
+from nearkin.core.ranking import DEFAULT_WEIGHTS, best_first, score
 from nearkin.core.retrieval import Ranking, Retrieval
-from nearkin.core.vectors import Hit
 from nearkin.embedded.stack import Stack
 from nearkin.encoders.bundle import DEFAULT_BUNDLE, load_encoder, read_manifest
+from nearkin.learning.offline_lookups import Depths, OfflineLookups
 from nearkin.learning.run_file import read_run, write_run
 from nearkin.learning.score import score_run
 from nearkin.learning.truth import Truth, read_objects, read_truth
@@ -61,55 +58,14 @@ ASKED = {"Recall@10": (0.375, 0.41), "NDCG@10": (0.421, 0.46)}
 ANCHORS_A_CALL = 50
 LOADED_WITHIN_S = 300
 
+#: Which source a retrieval mode shows alone.
+_SOURCES = {Retrieval.DENSE: CandidateSource.CONTENT, Retrieval.LEXICAL: CandidateSource.LEXICAL}
+
 Row = dict[str, Any]
 #: For each retrieval mode, the ids found for each anchor, best first.
 Answers = dict[Retrieval, dict[str, list[str]]]
 #: Indexes a catalogue of (id, text) and looks anchors up.
 Answer = Callable[[dict[str, str], list[str]], Answers]
-
-
-@dataclass(frozen=True)
-class ExactEngine:
-    """What the index computes, by brute force: cosine, and the sparse product with the engine's own IDF."""
-
-    ids: list[str]
-    dense: NDArray[np.float32]
-    lexical: sparse.csr_matrix
-    idf: NDArray[np.float64]
-
-    @classmethod
-    def of(cls, texts: dict[str, str], encoder: ContentEncoder) -> "ExactEngine":
-        """Encode a catalogue of (id, text) and weigh its terms."""
-        outcomes = encoder.encode([Content(title=text) for text in texts.values()])
-        encoded = [
-            (item, vectors)
-            for item, vectors in zip(texts, outcomes, strict=True)
-            if not isinstance(vectors, NothingToEncode)
-        ]
-        terms = [vectors.lexical for _, vectors in encoded]
-        names, columns = np.unique(np.concatenate([term.indices for term in terms]), return_inverse=True)
-        starts = np.cumsum([0, *(len(term.indices) for term in terms)])
-        weights = np.concatenate([term.values for term in terms]).astype(float)
-        lexical = sparse.csr_matrix((weights, columns, starts), shape=(len(terms), len(names)))
-        holding = np.bincount(columns, minlength=len(names))
-        idf = np.log((len(terms) - holding + 0.5) / (holding + 0.5) + 1)
-        return cls([item for item, _ in encoded], np.stack([v.content for _, v in encoded]), lexical, idf)
-
-    def look_up(self, anchor: str, retrieval: Retrieval) -> list[str]:
-        """The ids most similar to an item, best first."""
-        row = self.ids.index(anchor)
-        weighted = self.lexical[[row]].multiply(self.idf).tocsr()
-        dense = self._hits(row, self.dense @ self.dense[row])
-        lexical = [hit for hit in self._hits(row, (weighted @ self.lexical.T).toarray().ravel()) if hit.score > 0]
-        if retrieval is Retrieval.FUSED:
-            return [one.id for one in fuse(dense[:CANDIDATES], lexical[:CANDIDATES], NEIGHBOURS)]
-        return [hit.id for hit in (dense if retrieval is Retrieval.DENSE else lexical)[:NEIGHBOURS]]
-
-    def _hits(self, row: int, scores: NDArray[np.floating]) -> list[Hit]:
-        order = np.argsort(-scores, kind="stable")[: CANDIDATES + 1]
-        return [
-            Hit(self.ids[other], float(scores[other]), ItemFacts(self.ids[other])) for other in order if other != row
-        ]
 
 
 def split(protocol: ModuleType, transactions: Path, folder: Path, cut: str, until: str | None) -> None:
@@ -118,8 +74,19 @@ def split(protocol: ModuleType, transactions: Path, folder: Path, cut: str, unti
 
 
 def answer_exactly(texts: dict[str, str], anchors: list[str]) -> Answers:
-    engine = ExactEngine.of(texts, load_encoder(None, 2))
-    return {mode: {anchor: engine.look_up(anchor, mode) for anchor in anchors} for mode in Retrieval}
+    items = {item: upserted(item, Content(title=text), 1) for item, text in texts.items()}
+    look_up = OfflineLookups(items, [], load_encoder(None, 2), depths=Depths(hits=CANDIDATES))
+    found: Answers = {mode: {anchor: [] for anchor in anchors} for mode in Retrieval}
+    for one in look_up(anchors):
+        scores = {Retrieval.FUSED: score(one.features, DEFAULT_WEIGHTS.only(Ranking.CONTENT))}
+        # A search that did not name an item has not found it.
+        for mode, name in _SOURCES.items():
+            named = [{source.name: source.score for source in sources} for sources in one.candidates.sources]
+            scores[mode] = np.array([held.get(name, -np.inf) for held in named])
+        for mode, values in scores.items():
+            best = [row for row in best_first(values, one.candidates) if values[row] > -np.inf]
+            found[mode][one.anchor] = [one.candidates.facts[row].id for row in best[:NEIGHBOURS]]
+    return found
 
 
 def answer_through_service(texts: dict[str, str], anchors: list[str]) -> Answers:
@@ -165,7 +132,7 @@ def write_runs(folder: Path, answer: Answer) -> None:
         write_run(folder / "runs" / f"{mode}.jsonl", found)
 
 
-def score(folders: Iterable[Path]) -> list[Row]:
+def score_runs(folders: Iterable[Path]) -> list[Row]:
     """Means with intervals over the cold anchors of the cuts together, and the paired difference of FUSED to each."""
     positives: dict[str, Mapping[str, float]] = {}
     runs: dict[str, dict[str, list[str]]] = {run: {} for run in ("tfidf", *Retrieval)}
@@ -195,9 +162,9 @@ def measure(answer: Answer, folder: Path) -> dict[str, list[Row]]:
         split(protocol, transactions, cut_folder, cut, until)
         write_runs(cut_folder, answer)
     return {
-        "pooled": score(folders),
-        "tuned on": score(folders[:TUNED_ON]),
-        "held out": score(folders[TUNED_ON:]),
+        "pooled": score_runs(folders),
+        "tuned on": score_runs(folders[:TUNED_ON]),
+        "held out": score_runs(folders[TUNED_ON:]),
     }
 
 

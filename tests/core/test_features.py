@@ -9,9 +9,7 @@ from hypothesis import strategies as st
 
 from nearkin.core.candidates import AnchorContext, Candidates, CandidateSource, ItemFacts, Source
 from nearkin.core.evidence import DAY_MS, Metric
-from nearkin.core.features import FEATURE_NAMES, FEATURES, compute_features
-from nearkin.core.fusion import fuse
-from nearkin.core.vectors import Hit
+from nearkin.core.features import FEATURE_NAMES, FEATURES, LEXICAL_WEIGHT, compute_features
 
 NOW = 1_300_000_000_000
 
@@ -50,32 +48,14 @@ def test_no_candidates_give_no_rows():
     assert compute_features(anchor(), nothing).shape == (0, len(FEATURES))
 
 
-@given(
-    st.lists(
-        st.tuples(st.integers(-9, 9).map(lambda one: one / 9), st.integers(0, 50), st.booleans(), st.booleans()).filter(
-            lambda one: one[2] or (one[3] and one[1] > 0)
-        ),
-        min_size=1,
-        max_size=30,
-    )
-)
-def test_fused_orders_content_as_fusion_does(drawn):
-    dense = sorted(
-        ((c, f"i{n}") for n, (c, _, listed, _) in enumerate(drawn) if listed), key=lambda one: (-one[0], one[1])
-    )
-    words = sorted(
-        ((w, f"i{n}") for n, (_, w, _, listed) in enumerate(drawn) if listed and w > 0),
-        key=lambda one: (-one[0], one[1]),
-    )
-    fused = {
-        one.id: one.score for one in fuse(*([Hit(i, s, ItemFacts(i)) for s, i in some] for some in (dense, words)), 99)
-    }
-    cosines, scores = {i: s for s, i in dense}, {i: s for s, i in words}
-    ids = list(fused)
+def fused(dense, lexical):
+    """What fusion makes of two lists of (id, score), best first: the score of each item by its id."""
+    cosines, words = dict(dense), dict(lexical)
+    ids = list({**cosines, **words})
     named = tuple(
         tuple(
-            Source(name, 0.0, 1)
-            for name, held in ((CandidateSource.CONTENT, cosines), (CandidateSource.LEXICAL, scores))
+            Source(name, held[one], list(held).index(one) + 1)
+            for name, held in ((CandidateSource.CONTENT, cosines), (CandidateSource.LEXICAL, words))
             if one in held
         )
         for one in ids
@@ -84,9 +64,65 @@ def test_fused_orders_content_as_fusion_does(drawn):
         *map(ItemFacts, ids),
         sources=named,
         content=[cosines.get(one, math.nan) for one in ids],
-        lexical=[scores.get(one, 0.0) for one in ids],
+        lexical=[words.get(one, 0.0) for one in ids],
     )
-    assert column("fused", found) == pytest.approx([fused[one] for one in ids])
+    return dict(zip(ids, column("fused", found).tolist(), strict=True)) if ids else {}
+
+
+@st.composite
+def hits(draw, scores):
+    """The hits of one search, best first; scores may tie."""
+    ids = draw(st.lists(st.sampled_from("abcdefghijkl"), unique=True, max_size=10))
+    return list(zip(ids, sorted((draw(scores) for _ in ids), reverse=True), strict=True))
+
+
+#: Cosines may be negative; a search by words returns what shares one, a search by meaning whatever is nearest.
+by_meaning, by_words = hits(st.floats(-1, 1, width=32)), hits(st.floats(0.125, 50, width=32))
+
+
+@given(by_meaning, by_words)
+def test_fused_is_from_0_to_1(dense, lexical):
+    assert all(0 <= score <= 1 + 1e-9 for score in fused(dense, lexical).values())
+
+
+@given(by_meaning, by_words, st.floats(0.125, 64), st.floats(0.125, 1))
+def test_the_scale_of_the_engines_scores_changes_nothing(dense, lexical, stretched, shrunk):
+    scaled = fused([(one, score * shrunk) for one, score in dense], [(one, s * stretched) for one, s in lexical])
+    assert scaled == pytest.approx(fused(dense, lexical))
+
+
+@given(by_meaning, by_words)
+def test_the_order_in_which_hits_arrive_changes_nothing(dense, lexical):
+    assert fused(dense[::-1], lexical[::-1]) == pytest.approx(fused(dense, lexical))
+
+
+@given(by_meaning, by_words)
+def test_being_in_the_list_by_words_never_costs_an_item(dense, lexical):
+    alone, both = fused(dense, []), fused(dense, lexical)
+    assert all(both[item] >= score - 1e-12 for item, score in alone.items())
+
+
+@given(by_meaning, by_words)
+def test_a_longer_list_by_meaning_moves_nobody_of_it_and_brings_nobody_else_nearer(dense, lexical):
+    whole = fused(dense, lexical)
+    for depth in range(1, len(dense)):
+        head = dict(dense[:depth])
+        for item, score in fused(dense[:depth], lexical).items():
+            assert whole[item] == pytest.approx(score) if item in head else whole[item] <= score + 1e-12
+
+
+def test_an_item_in_both_lists_outranks_items_of_the_same_places_in_one():
+    scores = fused(
+        [("first", 0.9), ("both", 0.8), ("dense", 0.8), ("far", 0.3)],
+        [("other", 12.0), ("both", 9.0), ("lexical", 9.0)],
+    )
+    assert max(scores, key=scores.get) == "both"
+
+
+def test_fused_is_a_share_of_each_lists_best_and_who_is_not_in_the_dense_list_counts_as_its_last():
+    scores = fused([("a", 0.8), ("b", 0.4)], [("b", 20.0), ("c", 5.0)])
+    dense = 1 - LEXICAL_WEIGHT
+    assert scores == pytest.approx({"a": dense, "b": dense / 2 + LEXICAL_WEIGHT, "c": dense / 2 + LEXICAL_WEIGHT / 4})
 
 
 def test_what_evidence_named_is_as_far_as_its_cosine_and_does_not_move_what_words_named():

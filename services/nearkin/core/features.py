@@ -4,6 +4,14 @@ Whoever adds, removes or redefines a feature raises `FEATURE_VERSION`: weights a
 Every value is finite. What is not known is 0 beside a flag that says so, and features of pairs are 0 where nothing was
 seen of anchor or candidate, so that a ranking with evidence falls back to content by itself. docs/ranking.md has the
 formulas and what each weighs.
+
+*Fusion* of two searches: the dense one knows meaning, the lexical one knows exact words. Each list's scores are divided
+by its best one, so that neither the engine's scale nor the length of the anchor's text matters, and summed with fixed
+weights (a convex combination, which keeps what ranks forget: Bruch, Gai, Ingber 2023, "An analysis of fusion functions
+for hybrid retrieval", doi:10.1145/3596512). An item that the dense list lacks is taken to be as far as the last one
+there: every item is some distance away, and so fusion does not depend on how many hits are asked for. One that the
+lexical list lacks shares no word that counts, and gets nothing. Measured against reciprocal ranks and other
+normalisations: docs/decisions/0004-fusion.md.
 """
 
 from dataclasses import dataclass
@@ -14,12 +22,14 @@ from numpy.typing import NDArray
 
 from nearkin.core.candidates import AnchorContext, Candidates, CandidateSource, ItemFacts
 from nearkin.core.evidence import DAY_MS, Metric, coec, coec_deviation
-from nearkin.core.fusion import LEXICAL_WEIGHT
 
 Array = NDArray[np.float64]
 
 #: Changes whenever the same candidates would give other numbers.
 FEATURE_VERSION = 1
+
+#: What the best lexical hit weighs in `fused`; the best dense hit weighs what is left of 1.
+LEXICAL_WEIGHT = 0.6
 
 #: How many expected clicks the belief that a pair is as good as its positions is worth.
 COEC_PRIOR = 1.0
@@ -128,8 +138,8 @@ def _fill_content(rows: Array, candidates: Candidates) -> None:
     rows[_PLACE["content"]] = cosines
     fused = rows[_PLACE["fused"]]
     if best:
-        # As in core/fusion: what the search by meaning did not return is as far as the last that it did. What others
-        # named is farther than that, and known.
+        # What the search by meaning did not return is as far as the last that it did. What others named is farther than
+        # that, and known.
         near = cosines if known.all() else np.where(known, cosines, _last_listed(candidates, cosines, known, least))
         fused += (1 - LEXICAL_WEIGHT) * (near / best)
     fused += LEXICAL_WEIGHT * words
