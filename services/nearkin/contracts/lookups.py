@@ -157,7 +157,7 @@ def encode_answered(answer: LoggedAnswer) -> tuple[bytes | None, bytes]:
         "kind": "answered",
         "event_id": answer.event_id,
         "occurred_at": answer.at_ms,
-        "positions": answer.positions,
+        "positions": [_placed_fields(one) for one in answer.positions],
         "moved": [_moved_fields(one) for one in answer.moved[: limits.MAX_MOVED]],
     }
     wire = converted(fields, WireAnswered)
@@ -195,6 +195,12 @@ def _placed(wire: WirePlaced) -> Placed:
 
 def _moved(wire: WireMoved) -> Moved:
     return Moved(wire.item, wire.rule, wire.was, None if wire.now is UNSET else wire.now, wire.because_of or "")
+
+
+def _placed_fields(place: Placed) -> dict[str, object]:
+    """A place by its fields: a source is a named tuple, which conversion would take for a list."""
+    fields = {name: getattr(place, name) for name in place.__slots__}
+    return fields | {"sources": [source._asdict() for source in place.sources]}
 
 
 def _moved_fields(moved: Moved) -> dict[str, object]:
