@@ -10,6 +10,15 @@ import grpc
 
 from nearkin.contracts.v1 import lookup_pb2 as wire
 from nearkin.contracts.v1.lookup_pb2_grpc import LookupServiceServicer, add_LookupServiceServicer_to_server
+from nearkin.core.answer import Placed
+from nearkin.core.candidates import CandidateSource, ItemFacts, Source
+from nearkin.core.exploration import Policy
+from nearkin.core.features import FEATURE_NAMES
+from nearkin.core.ranking import RankingWeights
+from nearkin.core.rules import Moved, Rule
+from nearkin.lookup.encode_answer import encode_answer
+from nearkin.lookup.find_similar import Answer
+from nearkin.lookup.request import SimilarTo
 
 
 @dataclass
@@ -52,42 +61,45 @@ def canned_lookups(answer: wire.FindSimilarResponse | None = None, **titles: str
         server.stop(None).wait()
 
 
+#: What the features weigh in the answer below.
+WEIGHTS = RankingWeights("weights-1", dict.fromkeys(FEATURE_NAMES, 0.0) | {"fused": 1.0, "coec": 0.5})
+
+
 def explained_answer() -> wire.FindSimilarResponse:
-    """Two neighbours with all that an explanation holds."""
-    nan = float("nan")
-    return wire.FindSimilarResponse(
-        neighbours=[
-            wire.Neighbour(
-                item_id="mug-2",
-                score=1.5,
-                title="Blue mug",
-                sources=[
-                    wire.Source(name="content", score=0.75, rank=2),
-                    wire.Source(name="co_visits", score=0.25, rank=1),
-                ],
-                propensity=0.95,
-                features=[0.5, 2.0, nan],
-                contributions=[0.5, 1.0, 0.0],
+    """Two neighbours with all that an explanation holds; the second one is a new item that the draw put there."""
+    answer = Answer(
+        SimilarTo("mug-1", request_id="r-1"),
+        (
+            Placed(
+                "mug-2",
+                1,
+                1.5,
+                0.95,
+                sources=(Source(CandidateSource.CONTENT, 0.75, 2), Source(CandidateSource.CO_VISITS, 0.25, 1)),
+                features=_features(fused=0.5, coec=2.0, price=-1.0),
             ),
-            wire.Neighbour(
-                item_id="mug-3",
-                score=0.25,
-                title="Green mug",
-                sources=[wire.Source(name="explored", score=0.0, rank=1)],
-                propensity=0.05,
-                features=[0.25, 0.0, nan],
-                contributions=[0.25, 0.0, 0.0],
+            Placed(
+                "mug-3",
+                2,
+                0.25,
+                0.05,
+                explored=True,
+                sources=(Source(CandidateSource.CONTENT, 0.5, 9), Source(CandidateSource.EXPLORED, 0.05, 2)),
+                features=_features(fused=0.25),
             ),
-        ],
-        collection="items-b",
-        bundle="b",
-        request_id="r-1",
-        degraded=["popular"],
-        ranking="weights-1",
-        feature_names=["fused", "log_coec", "price_gap"],
-        moved=[
-            wire.Moved(item_id="mug-4", by="blocked", **{"from": 1}, to=0),
-            wire.Moved(item_id="mug-3", by="explored", **{"from": 7}, to=2),
-        ],
-        draw="explored position 2",
+        ),
+        (ItemFacts("mug-2", "Blue mug"), ItemFacts("mug-3", "Green mug")),
+        WEIGHTS.id,
+        WEIGHTS,
+        (Moved("mug-4", Rule.BLOCKED_ITEM, 1), Moved("mug-2", Rule.DIVERSITY, 2, 1)),
+        Policy.NEW_ITEM,
+        "items-b",
+        "b",
+        ("popular",),
+        0,
     )
+    return encode_answer(answer, explain=True)
+
+
+def _features(**values: float) -> tuple[float, ...]:
+    return tuple(values.get(name, 0.0) for name in FEATURE_NAMES)

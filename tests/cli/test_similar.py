@@ -6,6 +6,7 @@ import pytest
 
 from canned_lookups import canned_lookups, explained_answer
 from nearkin.contracts.v1 import lookup_pb2 as wire
+from nearkin.core.features import FEATURE_NAMES
 
 
 @pytest.fixture
@@ -38,14 +39,16 @@ def test_an_explanation_tells_who_named_a_neighbour_and_what_each_feature_adds_t
     said = nearkin("similar", "mug-1", "--explain").output
     assert "score 1.5000, stands here with probability 0.95" in said
     assert "found by content #2 (0.750), co_visits #1 (0.250)" in said
-    assert "log_coec 2 adds +1.0000; fused 0.5 adds +0.5000; adding nothing: price_gap unknown" in said
+    assert "found by content #9 (0.500), explored #2 (0.050)" in said
+    assert "coec 2 adds +1.0000; fused 0.5 adds +0.5000; adding nothing: price -1" in said
+    assert "lexical 0" not in said, "what is 0 is left out"
 
 
 def test_an_explanation_tells_what_was_moved_where_from_and_by_what(nearkin, canned):
     rows = [row.split("│")[1:-1] for row in nearkin("similar", "mug-1", "--explain").output.splitlines() if "│" in row]
     assert [[cell.strip() for cell in row] for row in rows] == [
-        ["mug-4", "blocked", "1", "taken out"],
-        ["mug-3", "explored", "7", "2"],
+        ["mug-4", "blocked_item", "1", "taken out"],
+        ["mug-2", "diversity", "2", "1"],
     ]
 
 
@@ -53,7 +56,7 @@ def test_an_explanation_is_whole_on_a_narrow_terminal(narrow, canned):
     lines = narrow("similar", "mug-1", "--explain")
     assert max(map(len, lines)) <= 80
     said = " ".join(" ".join(lines).split())
-    assert "adding nothing: price_gap unknown" in said
+    assert "adding nothing: price -1" in said
     assert "…" not in said
 
 
@@ -61,18 +64,18 @@ def test_an_explanation_is_whole_on_a_narrow_terminal(narrow, canned):
 def test_it_says_what_the_answer_rests_on_and_had_to_do_without(nearkin, canned, arguments):
     said = nearkin("similar", "mug-1", *arguments).output
     assert "answered without: popular" in said
-    assert "ranked by weights-1; draw: explored position 2; request r-1" in said
+    assert "ranked by weights-1; draw: new_item; request r-1" in said
 
 
-def test_json_holds_all_of_an_explanation_and_is_json_where_a_feature_is_not_known(nearkin, canned):
+def test_json_holds_all_of_an_explanation(nearkin, canned):
     said = json.loads(nearkin("similar", "mug-1", "--explain", "--json").output, parse_constant=pytest.fail)
     best = said["neighbours"][0]
-    assert best["features"] == {"fused": 0.5, "log_coec": 2.0, "price_gap": None}
-    assert best["contributions"] == {"fused": 0.5, "log_coec": 1.0, "price_gap": 0.0}
+    assert (best["features"]["coec"], best["contributions"]["coec"]) == (2.0, 1.0)
+    assert list(best["features"]) == list(best["contributions"]) == list(FEATURE_NAMES)
     assert best["sources"][1] == {"name": "co_visits", "score": 0.25, "rank": 1}
     assert best["propensity"] == 0.95
-    assert said["moved"][0] == {"id": "mug-4", "by": "blocked", "rank_before": 1, "rank_after": None}
-    assert (said["request_id"], said["ranking"], said["draw"]) == ("r-1", "weights-1", "explored position 2")
+    assert said["moved"][0] == {"id": "mug-4", "by": "blocked_item", "rank_before": 1, "rank_after": None}
+    assert (said["request_id"], said["ranking"], said["draw"]) == ("r-1", "weights-1", "new_item")
 
 
 def test_json_without_an_explanation_is_short(nearkin, canned):

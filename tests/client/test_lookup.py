@@ -29,6 +29,7 @@ from nearkin.core.errors import (
     Unavailable,
     UnknownItem,
 )
+from nearkin.core.features import FEATURE_NAMES
 from nearkin.core.filters import ItemFilter, PriceRange
 from nearkin.core.item import Availability, Content, Offer, Price
 from nearkin.core.retrieval import Ranking, Retrieval
@@ -125,11 +126,12 @@ async def test_an_answer_tells_why_it_is_as_it_is(call_canned: tuple[CannedLooku
     best, explored = found.neighbours
     assert best.sources == (Source("content", 0.75, 2), Source("co_visits", 0.25, 1))
     assert (best.propensity, explored.propensity) == (0.95, 0.05)
-    assert best.contributions == {"fused": 0.5, "log_coec": 1.0, "price_gap": 0.0}
-    assert list(best.features) == ["fused", "log_coec", "price_gap"]
-    assert best.features["log_coec"] == 2.0
-    assert found.moved == (Moved("mug-4", "blocked", 1, None), Moved("mug-3", "explored", 7, 2))
-    assert (found.request_id, found.ranking, found.draw) == ("r-1", "weights-1", "explored position 2")
+    assert explored.sources == (Source("content", 0.5, 9), Source("explored", 0.05, 2))
+    assert {name: value for name, value in best.contributions.items() if value} == {"fused": 0.5, "coec": 1.0}
+    assert tuple(best.features) == tuple(best.contributions) == FEATURE_NAMES
+    assert {name: value for name, value in best.features.items() if value} == {"fused": 0.5, "coec": 2.0, "price": -1.0}
+    assert found.moved == (Moved("mug-4", "blocked_item", 1, None), Moved("mug-2", "diversity", 2, 1))
+    assert (found.request_id, found.ranking, found.draw) == ("r-1", "weights-1", "new_item")
     assert found.degraded == ("popular",)
 
 

@@ -331,8 +331,12 @@ async def test_exploration_is_drawn_by_the_request_told_with_its_propensity_and_
         assert {one.draw for one in drawn} == {"shuffled"}
         told = {neighbour.propensity for one in drawn for neighbour in one.neighbours}
         assert all(one == pytest.approx(1 / 6) for one in told)
+        for rank, neighbour in enumerate(drawn[0].neighbours, 1):
+            assert [one.rank for one in neighbour.sources if one.name == "explored"] == [rank]
+            assert [one.score for one in neighbour.sources if one.name == "explored"] == [neighbour.propensity]
         out = [await stub.FindSimilar(lookup(k=3, request_id=f"r-{n}", no_exploration=True)) for n in range(5)]
         assert len({tuple(ids(one)) for one in out}) == 1
+        assert not any("explored" in sources(one, item_id) for one in out for item_id in ids(one))
         assert {neighbour.propensity for one in out for neighbour in one.neighbours} == {1.0}
 
 

@@ -1,6 +1,5 @@
 """Shows why each item of an answer stands where it does, whether it was answered now or logged before."""
 
-import math
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING
 
@@ -29,24 +28,22 @@ def explained(neighbours: "Sequence[Neighbour]") -> Table:
 
 
 def _weighed(features: Mapping[str, float], contributions: Mapping[str, float]) -> str:
-    """What adds to a score, the most first, and what does not; features alone where the weights are not known."""
-    if not contributions:
-        return ", ".join(f"{name} {_value(value)}" for name, value in features.items())
-    adding = sorted((name for name in features if contributions.get(name)), key=lambda name: -abs(contributions[name]))
-    parts = [f"{name} {_value(features[name])} adds {contributions[name]:+.4f}" for name in adding]
-    rest = [f"{name} {_value(value)}" for name, value in features.items() if name not in adding]
-    return "; ".join([*parts, *([f"adding nothing: {', '.join(rest)}"] if rest else [])])
+    """Of the features that are not 0 what adds to a score, the most first, and what does not.
 
-
-def _value(value: float) -> str:
-    return f"{value:.4g}" if math.isfinite(value) else "unknown"
+    Features alone where the weights are not known.
+    """
+    known = {name: value for name, value in features.items() if value}
+    adding = sorted((name for name in known if contributions.get(name)), key=lambda name: -abs(contributions[name]))
+    parts = [f"{name} {known[name]:.4g} adds {contributions[name]:+.4f}" for name in adding]
+    rest = ", ".join(f"{name} {value:.4g}" for name, value in known.items() if name not in adding)
+    if rest:
+        parts.append(f"adding nothing: {rest}" if contributions else rest)
+    return "; ".join(parts) or "all its features are 0"
 
 
 def moves(moved: "Sequence[Moved]") -> Table:
     """What was moved, in order."""
-    table = Table("moved", "by", "from", "to", title="What a rule, diversity or the draw did", title_justify="left")
+    table = Table("moved", "by", "from", "to", title="What rules and diversity did", title_justify="left")
     for one in moved:
-        table.add_row(
-            printable(one.id), printable(one.by), str(one.rank_before or "beyond"), str(one.rank_after or "taken out")
-        )
+        table.add_row(printable(one.id), printable(one.by), str(one.rank_before), str(one.rank_after or "taken out"))
     return table

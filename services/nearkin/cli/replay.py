@@ -123,7 +123,8 @@ def _told(answer: "LoggedAnswer", parts: list[dict[str, float]]) -> dict[str, An
     """The whole answer; features and contributions by their names."""
     told = asdict(answer)
     told["answered_at"] = _time(told.pop("at_ms"))
-    for place, adds in zip(told["positions"], parts, strict=True):
+    for place, placed, adds in zip(told["positions"], answer.positions, parts, strict=True):
+        place["sources"] = [source._asdict() for source in placed.sources]
         place["features"] = dict(zip(answer.feature_names, place["features"], strict=False))
         place["contributions"] = adds
     return told
@@ -148,7 +149,7 @@ def _show(answer: "LoggedAnswer", parts: list[dict[str, float]], origin: str) ->
         Neighbour(
             one.item_id,
             one.score,
-            "(drawn)" if one.explored else "",
+            "",
             tuple(Source(source.name, source.score, source.rank) for source in one.sources),
             one.propensity,
             dict(zip(answer.feature_names, one.features, strict=False)),

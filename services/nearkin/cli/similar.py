@@ -182,15 +182,10 @@ def similar(
 
 
 def _as_json(found: "SimilarItems", *, explain: bool) -> dict[str, Any]:
-    """All of the answer; what is not known of a neighbour, a feature that is not a number, is null."""
+    """All of the answer that was asked for."""
     answer = asdict(found)
-    for neighbour in answer["neighbours"]:
-        if explain:
-            for part in ("features", "contributions"):
-                neighbour[part] = {
-                    name: value if math.isfinite(value) else None for name, value in neighbour[part].items()
-                }
-        else:
+    if not explain:
+        for neighbour in answer["neighbours"]:
             for part in _EXPLAINING:
                 del neighbour[part]
     return answer

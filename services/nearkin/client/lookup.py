@@ -49,8 +49,9 @@ class Source:
 
     Attributes:
         name: "content" (the search by meaning), "lexical" (by words), "pairs" (what people did with it beside this
-            anchor), "co_visits", "popular", "pinned" or "explored".
-        score: what that source gave it; scores of two sources do not compare.
+            anchor), "co_visits", "popular" or "pinned"; and "explored" where not the order but the last draw put it
+            there.
+        score: what that source gave it; scores of two sources do not compare. For "explored" the propensity.
         rank: its place there, from 1.
     """
 
@@ -85,18 +86,20 @@ class Neighbour:
 
 @dataclass(frozen=True, slots=True)
 class Moved:
-    """What a rule, diversity or the draw did to one item.
+    """What a rule or diversity did to one item.
 
     Attributes:
         id: the item's id.
-        by: what moved it, such as "blocked", "variant", "near_duplicate", "diversity" or "explored".
-        rank_before: where it would have stood, from 1; None where it would not have.
-        rank_after: where it stands; None where it was taken out.
+        by: what moved it: a rule, such as "blocked_item", "variant", "near_duplicate" or "pin", or "diversity".
+        rank_before: where it stood, from 1: for a rule by score among all candidates, for diversity among what the
+            rules left.
+        rank_after: where it stands then: for a pin among the pins, for diversity as before; None where it was taken
+            out.
     """
 
     id: str
     by: str
-    rank_before: int | None
+    rank_before: int
     rank_after: int | None
 
 
@@ -110,9 +113,10 @@ class SimilarItems:
         bundle: the encoder bundle whose space it holds.
         request_id: names the look-up: in impressions, in interactions, and where the service logs its answers.
         degraded: what the answer had to do without, such as "evidence" or "index"; empty where it is whole.
-        ranking: which weights gave the scores; "content", "dense" or "lexical" where none did.
-        moved: what would have stood elsewhere, where an explanation was asked for.
-        draw: how the last draw came out: "greedy", or what was explored.
+        ranking: the id of the weights that gave the scores, such as "default-1", with the ranking where it is not
+            combined, such as "default-1:content"; "dense" or "lexical" for one search's own order.
+        moved: what rules did, and then what diversity did, where an explanation was asked for.
+        draw: how the last draw came out: "greedy" (the order as it is), "shuffled" or "new_item".
     """
 
     neighbours: tuple[Neighbour, ...]
@@ -680,7 +684,7 @@ def _similar(response: wire.FindSimilarResponse) -> SimilarItems:
         degraded=tuple(response.degraded),
         ranking=response.ranking,
         # "from" is a word of Python's.
-        moved=tuple(Moved(one.item_id, one.by, getattr(one, "from") or None, one.to or None) for one in response.moved),
+        moved=tuple(Moved(one.item_id, one.by, getattr(one, "from"), one.to or None) for one in response.moved),
         draw=response.draw,
     )
 

@@ -56,7 +56,8 @@ class LoggedAnswer:
         market: for which market; empty where the caller did not say.
         priors_version: of the position priors in force; empty where none were read.
         degraded: what the answer had to do without, such as "index"; empty where it is whole.
-        moved: what rules, pins and diversity did, in order; also to items that are not shown.
+        moved: what rules, pins and diversity did, in order; also to items that are not shown. Ranks of rules are those
+            by score among all candidates, ranks of diversity those among what the rules left.
         policy: which policy of the draw gave the answer.
         log_rate: with which probability such an answer is logged; `lookup.log_answers` sets it.
     """

@@ -22,7 +22,7 @@ class CandidateSource(StrEnum):
     CO_VISITS = "co_visits"  # visits that hold both
     POPULAR = "popular"  # what is visited most in the anchor's category
     PINNED = "pinned"  # a rule
-    EXPLORED = "explored"  # the last draw
+    EXPLORED = "explored"  # the last draw put it there; its score is the propensity, its rank the position
 
 
 class Source(NamedTuple):

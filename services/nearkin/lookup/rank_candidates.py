@@ -4,7 +4,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 
 from nearkin.core.answer import Placed
-from nearkin.core.candidates import AnchorContext, Candidates, ItemFacts
+from nearkin.core.candidates import AnchorContext, Candidates, CandidateSource, ItemFacts, Source
 from nearkin.core.diversity import POOL, diversify
 from nearkin.core.evidence import DAY_MS
 from nearkin.core.exploration import ExplorationRules, Policy, draw
@@ -145,17 +145,25 @@ def rank_candidates(
         explore=may_explore,
     )
     rows = list(slate.items)
-    shown = features[rows]
     placed = tuple(
-        Placed(candidates.facts[row].id, position, level, propensity, explored, sources, values)
-        for position, (row, level, propensity, explored, sources, values) in enumerate(
+        Placed(
+            candidates.facts[row].id,
+            position,
+            level,
+            propensity,
+            explored,
+            (*candidates.sources[row], Source(CandidateSource.EXPLORED, propensity, position))
+            if explored
+            else candidates.sources[row],
+            tuple(values),
+        )
+        for position, (row, level, propensity, explored, values) in enumerate(
             zip(
                 rows,
                 scores[rows].tolist(),
                 slate.propensities,
                 slate.explored,
-                (candidates.sources[row] for row in rows),
-                map(tuple, shown.tolist()),
+                features[rows].tolist(),
                 strict=True,
             ),
             1,
