@@ -26,8 +26,7 @@ SOURCE = Source("topic", 0)
 
 @pytest.fixture(autouse=True)
 def at_once(monkeypatch):
-    """Nothing is waited for, and logs are looked at in every tick."""
-    monkeypatch.setattr(apply_feedback, "LATE_END_S", 0)
+    """Logs are looked at in every tick."""
     monkeypatch.setattr(apply_feedback, "DESCRIBE_EVERY_S", 0)
 
 
@@ -96,29 +95,62 @@ async def test_a_log_that_is_shorter_than_what_was_counted_of_it_is_not_waited_f
     assert set(await made.store.read_guards(SOURCE)) == {40}
 
 
-async def test_an_end_that_was_only_late_is_no_shorter_log():
+async def test_an_end_that_the_broker_names_late_is_no_shorter_log():
     made = Made()
     made.logs.hold(baskets(0, 30))
     await made.apply.begin(frozenset({VISITED}))
     await made.apply(baskets(0, 30))
     await made.apply.tick()
-    whole, asked = made.logs.logs[VISITED], []
+    made.logs.logs[VISITED] = Log("topic", 0, 20)
 
-    class LateLogs(type(made.logs)):
-        async def describe(self, places):
-            asked.append(places)
-            return {VISITED: Log("topic", 0, 20) if len(asked) == 1 else whole}
-
-    late = LateLogs()
-    late.hold(baskets(0, 30))
-    successor = Made(made.store, late)
+    successor = Made(made.store, made.logs)
     await successor.apply.begin(frozenset({VISITED}))
-    repeat = basket(30, "one", "other", event_id="visit-29")
-    late.hold([repeat])
-    await successor.apply([repeat])
+    await successor.apply([basket(30, "one", "other", event_id="visit-29")])
 
     assert successor.counted("guards_ahead_offsets_total", topic=VISITS.name) == 0
     assert successor.counted("events_total", topic=VISITS.name, outcome="repeated") == 1
+
+
+async def test_a_store_that_comes_back_empty_beside_a_log_whose_end_is_named_late_is_filled_again():
+    made = Made()
+    made.logs.hold(baskets(0, 30))
+    await made.apply.begin(frozenset({VISITED}))
+    await made.apply(baskets(0, 30))
+    await made.apply.tick()
+    made.logs.logs[VISITED] = Log("topic", 0, 20)
+    made.store.__init__(EVIDENCE)
+
+    await made.apply.tick()
+
+    assert await visits(made.store) == 30
+
+
+async def test_a_store_that_comes_back_empty_beside_a_log_that_is_shorter_counts_what_comes_there():
+    made = Made()
+    made.logs.hold(baskets(0, 30))
+    await made.apply.begin(frozenset({VISITED}))
+    await made.apply(baskets(0, 30))
+    await made.apply.tick()
+    made.logs.records[VISITED] = baskets(0, 20)
+    made.logs.logs[VISITED] = Log("topic", 0, 20)
+    made.store.__init__(EVIDENCE)
+
+    await made.apply.tick()
+    await made.apply(baskets(20, 40))
+
+    assert await visits(made.store) == 40
+
+
+async def test_a_broker_that_gives_nothing_of_what_it_says_it_has_is_asked_again():
+    made = Made()
+    made.logs.hold(baskets(0, 30))
+    await made.apply.begin(frozenset({VISITED}))
+    await made.apply(baskets(0, 30))
+    await made.apply.tick()
+    made.logs.records[VISITED] = baskets(0, 20)
+
+    with pytest.raises(Unavailable, match="gives nothing"):
+        await Made(made.store, made.logs).apply.begin(frozenset({VISITED}))
 
 
 async def test_a_long_way_back_ends_with_the_partition_and_the_guards_say_how_far_it_came():

@@ -24,7 +24,7 @@ from nearkin.ops.dead_letters import DeadLetters
 from nearkin.ops.failures import Stopped
 from nearkin.ops.logs import fields
 from nearkin.ops.metrics import Metrics
-from nearkin.ops.read_log import Log, Logs
+from nearkin.ops.read_log import Log, Logs, NothingThere
 from nearkin.ops.record import Place, Record, Rejected
 
 log = logging.getLogger(__name__)
@@ -37,9 +37,6 @@ DESCRIBE_EVERY_S = 5.0
 
 #: Most events of a batch whose ages are recorded.
 AGES = 32
-
-#: How long after a log's end was found to be before a guard it is asked for again, in seconds: some brokers are late.
-LATE_END_S = 1.0
 
 
 class PartitionLeft(Exception):
@@ -142,9 +139,7 @@ class ApplyFeedback:
             Stopped: the process stops.
         """
         logs: Mapping[Place, Log] = {}
-        behind = any(partition.passed > partition.position for partition in self._partitions.values())
-        unknown = self._assigned - self._partitions.keys()
-        if behind or unknown or time.monotonic() - self._described_at >= DESCRIBE_EVERY_S:
+        if self._assigned - self._partitions.keys() or time.monotonic() - self._described_at >= DESCRIBE_EVERY_S:
             logs = await self._logs.describe(self._assigned)
             self._described_at = time.monotonic()
         failure: TemporaryError | None = None
@@ -165,7 +160,7 @@ class ApplyFeedback:
         partition = self._partitions.get(place)
         if partition is None:
             if found is not None:
-                await self._continue(await self._open(place, found), found, found.end)
+                await self._continue(await self._open(place, found), found.end)
             return
         if found is not None and found.topic_id != partition.source.topic_id:
             log.warning(
@@ -174,11 +169,11 @@ class ApplyFeedback:
             )
             fresh = await self._open(place, found)
             self._elsewhere[place] = fresh.position
-            await self._continue(fresh, found, found.end)
+            await self._continue(fresh, found.end)
             self._elsewhere[place] = fresh.position
             return
-        if found is not None and partition.passed > partition.position:
-            await self._catch_up(partition, min(partition.passed, found.end))
+        if partition.passed > partition.position:
+            await self._catch_up_with_passed(partition)
         if batches := partition.idle_batches():
             outcomes = await self._send(batches)
             if partition.settle([*zip(batches, outcomes, strict=True)]) is None:
@@ -246,35 +241,36 @@ class ApplyFeedback:
         if first < found.begin:
             guards = await self._leave_expired(place, source, guards, found.begin, counted)
         position = max(first, found.begin)
-        end = await self._require_end(place, found, position)
         partition = Partition(place, source, guards, position, self._rules, lambda: int(self._now() * 1000))
-        async for records in self._logs.read(place, max(found.begin, position - self._rules.window), end):
-            for record in records:
-                partition.see(record)
-            await asyncio.sleep(0)
-            self._advance()
-            self._require_mine(place)
+        try:
+            async for records in self._logs.read(place, max(found.begin, position - self._rules.window), position):
+                for record in records:
+                    partition.see(record)
+                await asyncio.sleep(0)
+                self._advance()
+                self._require_mine(place)
+        except NothingThere:
+            missing = await self._missing(place, position)
+            if not missing:
+                raise
+            self._metrics.guards_ahead.labels(topic=place[0]).inc(missing)
+            log.error(
+                "the store has counted more of a log than the log holds: what comes up to there is taken for counted",
+                extra=fields(topic=place[0], partition=place[1], guard=position, missing=missing),
+            )
         log.info(
             "a partition is continued",
             extra=fields(topic=place[0], partition=place[1], offset=position, topic_id=found.topic_id),
         )
         return partition
 
-    async def _require_end(self, place: Place, found: Log, position: int) -> int:
-        """Where the log is read to before a partition begins: its position, or the end of a log that is shorter."""
-        if position <= found.end:
-            return position
-        await asyncio.sleep(LATE_END_S)
-        found = await self._describe(place)
-        if position <= found.end:
-            return position
-        # Nobody knows when the log will reach so far: it is not waited for.
-        self._metrics.guards_ahead.labels(topic=place[0]).inc(position - found.end)
-        log.error(
-            "the store has counted more of a log than the log holds: what comes up to there is taken for counted",
-            extra=fields(topic=place[0], partition=place[1], guard=position, end=found.end),
-        )
-        return found.end
+    async def _missing(self, place: Place, until: int) -> int:
+        """By how many offsets a log is shorter, that nothing came of before one; the broker has to answer now.
+
+        An end that is named is not enough by itself, since some brokers name an older one.
+        """
+        self._advance()
+        return max(0, until - (await self._describe(place)).end)
 
     async def _leave_expired(
         self, place: Place, source: Source, guards: Sequence[int], begin: int, counted: int
@@ -301,14 +297,23 @@ class ApplyFeedback:
             "the store came back without what it had counted: what the log holds of that is counted again",
             extra=fields(topic=place[0], partition=place[1], begin=fresh.position, up_to=reached),
         )
-        await self._continue(fresh, found, reached)
+        await self._continue(fresh, reached)
 
-    async def _continue(self, fresh: Partition, found: Log, until: int) -> None:
+    async def _continue(self, fresh: Partition, until: int) -> None:
         """Serve a partition that was opened anew, beginning with what is known to be in its log."""
         self._require_mine(fresh.place)
         fresh.passed = until
         self._partitions[fresh.place] = fresh
-        await self._catch_up(fresh, min(until, found.end))
+        await self._catch_up_with_passed(fresh)
+
+    async def _catch_up_with_passed(self, partition: Partition) -> None:
+        """Read again what was there before, unless the log ends earlier by now."""
+        try:
+            await self._catch_up(partition, partition.passed)
+        except NothingThere:
+            if not await self._missing(partition.place, partition.passed):
+                raise
+            partition.passed = partition.position
 
     async def _catch_up(self, partition: Partition, until: int) -> None:
         """Read the log up to an offset, and apply it."""

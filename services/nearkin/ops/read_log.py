@@ -26,6 +26,10 @@ ASK_S, STUCK_S = 10.0, 15.0
 _NO_ID = "00000000-0000-0000-0000-000000000000"
 
 
+class NothingThere(Unavailable):
+    """A stretch of a log brings nothing for `STUCK_S`: the broker does not keep up, or the log ends before."""
+
+
 @dataclass(frozen=True, slots=True)
 class Log:
     """One partition as the broker has it now.
@@ -76,6 +80,7 @@ class Logs:
         """The records from one offset up to another, in pieces; what is not kept any more is left out.
 
         Raises:
+            NothingThere: it gives nothing at some offset before the end.
             Unavailable: the broker does not give them.
         """
         if start >= end:
@@ -103,7 +108,7 @@ class Logs:
                 if reached > start:
                     start, heard_at = reached, time.monotonic()
                 elif time.monotonic() - heard_at > STUCK_S:
-                    raise Unavailable("broker", f"{place[0]}[{place[1]}] gives nothing at offset {start}")
+                    raise NothingThere("broker", f"{place[0]}[{place[1]}] gives nothing at offset {start}")
         except (AioKafkaError, OSError, TimeoutError) as error:
             raise Unavailable("broker", f"{self._bootstrap} does not answer") from error
         finally:
