@@ -4,8 +4,10 @@
 
 `online_retail.jsonl.gz` has a line for each product, in the order of the ids: a stock code of five digits and what
 follows, sold to a known customer in a positive quantity at a positive price (the lines that the evaluation protocol
-counts, so ids and texts are the same there). `title` is its most used description, the alphabetically first where
-several are, `price` the median, `first_sold` the day of its first line, `markets` where it was sold.
+counts, so the ids are the same there). `title` is its most used description, the alphabetically first where several
+are, `price` the median, `first_sold` the day of its first line, `markets` where it was sold. All but the day come from
+lines before `KNOWN_UNTIL`, from which on evaluations ask: of a product that was sold before it, nothing is told that
+was not known then. One that was first sold later is described by its own lines, as its maker would describe it.
 
 `online_retail_invoices.jsonl.gz` has a line for each invoice with such lines, in time order: its number, the time of
 the first of them as if it were UTC, and its different products. The same input gives the same bytes.
@@ -23,6 +25,7 @@ from benchmarks.datasets import REPOSITORY, load_protocol, unpack
 
 SHIPPED = REPOSITORY / "services" / "nearkin" / "embedded" / "catalogue"
 PRODUCTS = r"\d{5}"
+KNOWN_UNTIL = "2011-10-01"
 
 #: The data's country names as ISO 3166-1 codes; what names no single country is no market.
 MARKETS = {
@@ -79,7 +82,9 @@ def describe(item: str, lines: pd.DataFrame) -> dict[str, object]:
 
 
 def list_products(sales: pd.DataFrame) -> list[dict[str, object]]:
-    return [describe(item, lines) for item, lines in sales.groupby("item", sort=True)]
+    known = sales["at"] < KNOWN_UNTIL
+    described = sales[known | ~sales["item"].isin(sales["item"][known])]
+    return [describe(item, lines) for item, lines in described.groupby("item", sort=True)]
 
 
 def list_invoices(sales: pd.DataFrame) -> list[dict[str, object]]:

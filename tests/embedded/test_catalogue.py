@@ -19,8 +19,11 @@ def test_every_item_is_a_product_with_a_title_a_price_a_first_day_and_markets() 
         assert item.price > 0
         assert item.currency == "GBP"
         assert date(2010, 12, 1) <= item.first_sold <= date(2011, 12, 9)
-        assert item.markets
         assert all(len(market) == 2 and market.isupper() for market in item.markets)
+
+
+def test_all_but_one_say_where_they_were_sold() -> None:
+    assert [item.id for item in load_catalogue() if not item.markets] == ["85179C"]
 
 
 def test_some_items_are_new_after_the_day_that_the_demo_holds_back_from() -> None:

@@ -13,7 +13,7 @@ Row = TypeVar("Row")
 
 
 class CatalogueItem(msgspec.Struct, frozen=True):
-    """One product.
+    """One product, as it was known before October 2011; one that was first sold later by its own sales.
 
     Attributes:
         id: its stock code.
