@@ -2,7 +2,6 @@
 
 import asyncio
 import logging
-import time
 from dataclasses import replace
 
 from prometheus_client import CollectorRegistry
@@ -10,10 +9,10 @@ from prometheus_client import CollectorRegistry
 from nearkin.contracts.topics import FEEDBACK
 from nearkin.core.counting import Counting
 from nearkin.core.errors import Misconfigured, TemporaryError
-from nearkin.core.ports import EvidenceStore
+from nearkin.core.position_priors import PositionPriors
 from nearkin.feedback.app import build, make_letters
 from nearkin.feedback.apply_feedback import ApplyFeedback
-from nearkin.feedback.learn_priors import LearnPriors
+from nearkin.feedback.learn_priors import LearnPriors, follow_priors
 from nearkin.feedback.partition import Rules
 from nearkin.ops import logs
 from nearkin.ops.failures import Stopped, engine_of, patiently
@@ -29,9 +28,6 @@ from nearkin.stores.shards import SHARDS
 log = logging.getLogger("nearkin.feedback")
 
 PROCESS = "feedback"
-
-#: How often the position priors in force are asked for, in seconds.
-PRIORS_S = 5.0
 
 
 def main() -> int:
@@ -62,6 +58,9 @@ async def serve(settings: Settings, metrics: Metrics, health: Health) -> int:
 
     try:
         await patiently(store.check, settings=settings, stopping=stopping, failed=failed)
+        learn = LearnPriors(store, SHARDS, metrics)
+        # Before anything is counted: what was expected of an exposure stays.
+        in_force = await patiently(learn.read, settings=settings, stopping=stopping, failed=failed)
         health.ready("evidence")
         log.info("the evidence is ready")
         letters, progress = make_letters(settings, metrics), Progress()
@@ -76,44 +75,27 @@ async def serve(settings: Settings, metrics: Metrics, health: Health) -> int:
             Logs(settings.kafka_bootstrap),
             letters,
             rules,
-            Counting(store.shard_of, most_partners=settings.evidence_most_partners),
+            Counting(store.shard_of, in_force, settings.evidence_most_partners),
             metrics,
             advance=progress.advance,
             stopping=stopping,
         )
-        learn = LearnPriors(store, SHARDS, metrics)
-        priors = asyncio.create_task(follow_priors(apply, store, learn, settings.priors_every_s))
+
+        def put_in_force(priors: PositionPriors) -> None:
+            apply.counting = replace(apply.counting, priors=priors)
+
+        def learns() -> bool:
+            return apply.holds((FEEDBACK.name, 0))
+
+        following = asyncio.create_task(follow_priors(learn, put_in_force, learns, settings.priors_every_s))
         try:
             return await build(settings, apply, letters, progress, metrics, health, stopping).run()
         finally:
-            priors.cancel()
+            following.cancel()
     except Stopped:
         return 0
     finally:
         await store.close()
-
-
-async def follow_priors(apply: ApplyFeedback, store: EvidenceStore, learn: LearnPriors, every_s: float) -> None:
-    """Count by the position priors in force, and learn them where this worker holds the first partition.
-
-    Args:
-        apply: counts by them.
-        store: holds them.
-        learn: learns them.
-        every_s: how often; 0 never learns.
-    """
-    learned_at = time.monotonic()
-    while True:
-        await asyncio.sleep(PRIORS_S)
-        try:
-            if every_s and time.monotonic() - learned_at >= every_s and apply.holds((FEEDBACK.name, 0)):
-                learned_at = time.monotonic()
-                priors = await learn()
-            else:
-                priors = await store.read_priors()
-            apply.counting = replace(apply.counting, priors=priors)
-        except Exception as error:  # events are counted by the priors that are known
-            log.warning("position priors stay as they are", extra=logs.fields(error=logs.describe(error)))
 
 
 if __name__ == "__main__":

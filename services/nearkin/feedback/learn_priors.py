@@ -7,19 +7,24 @@ one pair under many versions would compare less well.
 
 import asyncio
 import logging
+import time
+from collections.abc import Callable
 
 from nearkin.core.counting import positions_anchor, sample_anchor, surfaces_anchor
 from nearkin.core.evidence import Metric
 from nearkin.core.ports import EvidenceStore
 from nearkin.core.position_bias import differ, learn, read_statistics
 from nearkin.core.position_priors import MOST_SURFACES, PositionPriors, SurfacePriors
-from nearkin.ops.logs import fields
+from nearkin.ops.logs import describe, fields
 from nearkin.ops.metrics import Metrics
 
 log = logging.getLogger(__name__)
 
 #: Exposures, decayed, from which on a surface is one: statistics are kept of it.
 LEAST_EXPOSURES = 50
+
+#: How often the priors in force are asked for, in seconds.
+FOLLOW_S = 5.0
 
 #: Positions whose priors are metrics.
 SHOWN_POSITIONS = 20
@@ -36,6 +41,7 @@ class LearnPriors:
 
     def __init__(self, store: EvidenceStore, shards: int, metrics: Metrics) -> None:
         self._store, self._shards, self._metrics = store, range(shards), metrics
+        self._shown = -1
 
     async def __call__(self) -> PositionPriors:
         """Learn once.
@@ -83,10 +89,43 @@ class LearnPriors:
         # Some milliseconds of arithmetic, in which the loop has events to take.
         return await asyncio.to_thread(learn, statistics)
 
+    async def read(self) -> PositionPriors:
+        """The priors in force, learned by whomever; errors as of learning."""
+        priors = await self._store.read_priors()
+        self.show(priors)
+        return priors
+
     def show(self, priors: PositionPriors) -> None:
         """Set the metrics to the priors in force."""
+        if priors.version == self._shown:
+            return
+        self._shown = priors.version
         self._metrics.priors_version.set(priors.version)
         self._metrics.position_prior.clear()
         for surface in priors.surfaces:
             for position, prior in enumerate(priors.curve(surface)[:SHOWN_POSITIONS], 1):
                 self._metrics.position_prior.labels(surface=surface, position=str(position)).set(prior)
+
+
+async def follow_priors(
+    learn: LearnPriors, put_in_force: Callable[[PositionPriors], None], learns: Callable[[], bool], every_s: float
+) -> None:
+    """Count by the position priors in force, and learn them now and then; it never returns.
+
+    Args:
+        learn: learns and reads them.
+        put_in_force: is given them whenever they were asked for.
+        learns: whether it is for this worker to learn them now; of several one is enough.
+        every_s: how often; 0 never learns.
+    """
+    learned_at = time.monotonic()
+    while True:
+        try:
+            if every_s and time.monotonic() - learned_at >= every_s and learns():
+                learned_at = time.monotonic()
+                put_in_force(await learn())
+            else:
+                put_in_force(await learn.read())
+        except Exception as error:  # events are counted by the priors that are known
+            log.warning("position priors stay as they are", extra=fields(error=describe(error)))
+        await asyncio.sleep(FOLLOW_S)
