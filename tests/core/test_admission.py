@@ -20,7 +20,9 @@ def click(
 
 
 def slate(event_id: str, user: str | None = "u", anchor: str = "a", item: str = "x") -> Impressions:
-    return Impressions(event_id, NOW, anchor, "r", "page", (Shown(item, 1),), user=user)
+    """One of items that blanks stand between; what begins with a dash was not visible."""
+    places = [Shown(one.lstrip("-"), at, visible=one[0] != "-") for at, one in enumerate(item.split(), 1)]
+    return Impressions(event_id, NOW, anchor, "r", "page", tuple(places), user=user)
 
 
 def basket(event_id: str, *items: str, user: str | None = "u") -> Visit:
@@ -73,9 +75,21 @@ class TestClamps:
     def test_another_person_pair_or_action_is_not_clamped(self, other: Interaction | Impressions) -> None:
         assert decided(Admission(100, 2), click("1"), click("2"), other)[-1] is COUNTS
 
-    def test_slates_of_one_anchor_are_clamped_whatever_they_hold(self) -> None:
-        events = [slate("1"), slate("2", item="y"), slate("3", item="z"), slate("4", anchor="b")]
+    def test_a_slate_of_the_same_visible_items_is_clamped_in_any_order(self) -> None:
+        events = [slate("1", item="x y"), slate("2", item="y x"), slate("3", item="x y -z"), slate("4", anchor="b")]
         assert decided(Admission(100, 2), *events) == [COUNTS, COUNTS, CLAMPED, COUNTS]
+
+    def test_whoever_comes_back_and_is_shown_something_else_loses_no_exposure(self) -> None:
+        events = [slate(str(number), item=f"x other-{number}") for number in range(50)]
+        assert set(decided(Admission(100, 2), *events)) == {COUNTS}
+
+    def test_a_slate_is_told_from_an_action_whatever_its_items_are_called(self) -> None:
+        events = [click("1", item="x"), slate("2", item="x click"), slate("3", item="click")]
+        assert decided(Admission(100, 1), *events) == [COUNTS, COUNTS, COUNTS]
+
+    def test_baskets_that_differ_are_evidence_of_what_they_share(self) -> None:
+        events = [basket(str(number), "a", "b", f"other-{number}") for number in range(50)]
+        assert set(decided(Admission(100, 2), *events)) == {COUNTS}
 
     def test_a_basket_of_the_same_items_is_clamped_in_any_order(self) -> None:
         events = [basket("1", "a", "b"), basket("2", "b", "a"), basket("3", "a", "b"), basket("4", "a", "c")]
@@ -103,7 +117,15 @@ events = st.one_of(
         st.sampled_from("xy"),
         st.sampled_from([Action.CLICK, Action.LIKE]),
     ),
-    st.builds(slate, st.sampled_from("123456789"), st.sampled_from(["u", None]), st.sampled_from("ab")),
+    st.builds(
+        slate,
+        *(st.sampled_from("123456789"), st.sampled_from(["u", None]), st.sampled_from("ab")),
+        st.sampled_from(["x", "x y", "y x", "x -y"]),
+    ),
+    st.builds(
+        lambda event_id, items: basket(event_id, *items),
+        *(st.sampled_from("123456789"), st.lists(st.sampled_from("abc"), min_size=1, unique=True)),
+    ),
 )
 logs = st.lists(st.tuples(st.integers(1, 3), events), max_size=60).map(
     lambda steps: [(sum(step for step, _ in steps[: number + 1]), event) for number, (_, event) in enumerate(steps)]
@@ -126,9 +148,14 @@ def test_whoever_reads_the_window_first_decides_as_one_who_was_there_all_the_tim
             refilled.admit(offset, event)
 
 
-def key_of(event: Impressions | Interaction) -> tuple[str, ...]:
-    extra = (event.item_id, event.action) if isinstance(event, Interaction) else ()
-    return (type(event).__name__, str(event.user), event.anchor, *extra)
+def key_of(event: Impressions | Interaction | Visit) -> tuple[object, ...]:
+    match event:
+        case Interaction():
+            return event.user, event.anchor, event.item_id, event.action
+        case Impressions():
+            return event.user, event.anchor, frozenset(place.item_id for place in event.positions if place.visible)
+        case Visit():
+            return event.user, frozenset(event.items)
 
 
 @given(logs, windows, clamps)

@@ -6,10 +6,14 @@ reads that many offsets first, without applying them, and decides as one who was
 *Repeats.* An event whose id one of the last `window` offsets had does not count again. A repeat that comes later than
 that counts: the window is what is remembered, and memory is bounded by it.
 
-*Hammering.* What a person does with the same pair more than `clamp` times within the window does not count, and is
-suspicious: the same action with the same item beside the same anchor, a slate of the same anchor, a visit of the same
-items. An event that is sent again is done again, so nobody gets around the clamp by naming one event twice. Whoever is
-not named cannot be told apart, and is not clamped.
+*Hammering.* What a person does more than `clamp` times within the window does not count, and is suspicious: the same
+action with the same item beside the same anchor, a slate of the same visible items beside the same anchor in whatever
+order, a visit of the same items. An event that is sent again is done again, so nobody gets around the clamp by naming
+one event twice. Whoever is not named cannot be told apart, and is not clamped.
+
+So one person's actions of a kind with a pair are bounded by the clamp. Exposures and co-visits of a pair are bounded
+for each slate and each basket that holds it, and by the window where they all differ: whoever comes back often is shown
+the same pair in many slates, and if those did not count while their clicks did, the pair would look better than it is.
 """
 
 from array import array
@@ -116,11 +120,12 @@ def _deed(event: Impressions | Interaction | Visit) -> int:
         case Interaction():
             return _hash(event.user, event.anchor, event.item_id, event.action)
         case Impressions():
-            return _hash(event.user, event.anchor)
+            shown = sorted(place.item_id for place in event.positions if place.visible)
+            return _hash(event.user, event.anchor, "", *shown)  # where an action has its item, which is never empty
         case Visit():
             return _hash(event.user, *sorted(event.items))
 
 
 def _hash(*texts: str) -> int:
-    """64 bits of what no text holds twice: a control character, which no id may hold, stands between them."""
+    """64 bits of some texts; a control character, which no id may hold, stands between them."""
     return int.from_bytes(blake2b("\n".join(texts).encode(), digest_size=8).digest(), "little")
