@@ -7,8 +7,9 @@ import time
 from pathlib import Path
 
 from kafka import KafkaConsumer, KafkaProducer, TopicPartition
+from redis import Redis
 
-from feedback.reference import Recount, find_differences, recount
+from feedback.reference import Recount, find_differences, find_strange_keys, recount
 from nearkin.contracts.topics import FEEDBACK, VISITS
 from nearkin.core.evidence import DAY_MS, EvidenceRules, Metric, Source
 from nearkin.embedded.broker import EmbeddedBroker
@@ -159,23 +160,30 @@ class FeedbackStage:
         """What the log comes to, now."""
         return recount(self.log(), int(time.time() * 1000), **how)
 
-    def exposures_of(self, anchor: str) -> float:
-        """The exposures that the evidence holds of an anchor, as of now."""
+    def exposures_of(self, anchor: str, metric: Metric = Metric.EXPOSURES) -> float:
+        """The exposures, or what else, that the evidence holds of an anchor, as of now."""
         at_ms = int(time.time() * 1000)
 
         async def read(store):
             held = (await store.read([anchor], [], at_ms)).anchors[anchor]
-            return float(held.counts[:, Metric.EXPOSURES].sum())
+            return float(held.counts[:, metric].sum())
 
         return self.with_store(read)
 
-    def differences(self, rules: EvidenceRules | None = None, **how) -> list[str]:
-        """Where the evidence differs from a recount of the log."""
-        at_ms = int(time.time() * 1000)
+    def expected_of(self, anchor: str) -> float:
+        """What is expected of the exposures."""
+        return self.exposures_of(anchor, Metric.EXPECTED)
+
+    def differences(self, rules: EvidenceRules | None = None, at_ms: int | None = None, **how) -> list[str]:
+        """Where the evidence differs from a recount of the log: sums, and keys that nothing was counted for."""
+        at_ms = at_ms or int(time.time() * 1000)
         rules = rules or EVIDENCE
         recounted = recount(self.log(), at_ms, half_life_ms=rules.half_life_ms, **how)
         assert recounted.pairs, "nothing was counted"
-        return self.with_store(lambda store: find_differences(recounted, store, at_ms), rules)
+        found = self.with_store(lambda store: find_differences(recounted, store, at_ms), rules)
+        with Redis.from_url(self.redis.url) as connection:
+            strange = find_strange_keys(recounted, connection.scan_iter("nk:*"))
+        return found + [f"nothing was counted for {key!r}" for key in strange]
 
 
 def make_events(draw: random.Random, number: int, now_ms: int | None = None, prefix: str = "e") -> list[Sent]:
@@ -196,12 +204,16 @@ def make_events(draw: random.Random, number: int, now_ms: int | None = None, pre
             ]
             event |= {"kind": "impressions", "anchor": anchor, "request_id": f"r-{count}", "surface": "page"}
             event |= {"positions": positions}
+            if draw.random() < 0.3:
+                for place in positions:
+                    place["propensity"] = draw.choice([1.0, 0.2, 0.05])
         elif kind < 0.85:
             anchor, item = draw.sample(ITEMS, 2)
             action = draw.choice(["click", "like", "purchase", "hide", "skip"])
             event |= {"kind": "interaction", "anchor": anchor, "item_id": item, "action": action}
             if draw.random() < 0.8:
                 event |= {"request_id": f"r-{count}", "position": draw.randrange(1, 20)}
+                event |= draw.choice([{}, {"surface": "page"}, {"surface": "page", "propensity": 0.2}])
         else:
             visit = f"v-{prefix}-{count}"
             event |= {"kind": "visit", "visit_id": visit, "visit_kind": "basket"}

@@ -1,21 +1,25 @@
 """What the evidence must hold, recounted from the log alone with dictionaries and powers of two.
 
-It stands apart from what it checks: no sums of batches, no landmarks, no shards, no guards, no ring of hashes. An event
+It stands apart from what it checks: no sums of batches, no landmarks, no guards, no ring of hashes. An event
 weighs `2**((t - at) / H)` from the beginning.
 """
 
 import math
 from collections import defaultdict
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Collection, Iterable
 from dataclasses import dataclass, field
+from typing import Literal
+from zlib import crc32
 
 from nearkin.contracts.feedback import decode_feedback, decode_visit, require_timely
+from nearkin.contracts.limits import MAX_AHEAD_MS
 from nearkin.contracts.topics import FEEDBACK
 from nearkin.core.errors import InvalidEvent
 from nearkin.core.evidence import EvidenceRules, visit_pairs
-from nearkin.core.feedback import Impressions, Interaction
+from nearkin.core.feedback import Impressions, Interaction, Visit
 from nearkin.core.ports import EvidenceStore
 from nearkin.ops.record import Record
+from nearkin.stores.shards import SHARDS, shard_of
 
 #: Of each action, the metric's name in `core.evidence.Metric`.
 METRICS = {
@@ -40,7 +44,7 @@ class Recount:
     """The sums at a moment.
 
     Attributes:
-        pairs: of each anchor and candidate, by the metric's name.
+        pairs: of each anchor and candidate, by the metric's name; reserved anchors of the stream as a whole included.
         visits: of each item.
         all_visits: of the stream.
         refused: places of the records that break the contract, or are too late or early, as (topic, partition, offset).
@@ -67,8 +71,10 @@ def recount(
     clamp: int = 5,
     most_partners: int = 100,
     prior: Callable[[str, int], float] = default_prior,
+    surfaces: Collection[str] = (),
+    clock: Literal["wall", "stream"] = "wall",
 ) -> Recount:
-    """Count a log on the wall's clock.
+    """Count a log.
 
     Args:
         records: of any topics and partitions, each partition in the order of its offsets.
@@ -78,8 +84,11 @@ def recount(
         clamp: how often one user may do the same within it.
         most_partners: of one item in a visit.
         prior: of a surface and a position.
+        surfaces: that the priors name.
+        clock: by what an event is late or early.
     """
     sums = Recount()
+    times: dict[tuple[str, int], list[tuple[int, int]]] = defaultdict(list)
     known: dict[tuple[str, int], dict[str, int]] = defaultdict(dict)
     deeds: dict[tuple[str, int], dict[object, list[int]]] = defaultdict(lambda: defaultdict(list))
     for record in records:
@@ -94,8 +103,12 @@ def recount(
         clamped = event.user is not None and sum(at >= record.offset - window for at in done) >= clamp
         ids[event.event_id] = record.offset
         done.append(record.offset)
+        now_ms = record.timestamp_ms
+        if clock == "stream" and event.occurred_at <= now_ms + MAX_AHEAD_MS:
+            times[place].append((record.offset, event.occurred_at))
+            now_ms = max(at for offset, at in times[place] if offset >= record.offset - window)
         try:
-            require_timely(event, record.timestamp_ms)
+            require_timely(event, now_ms)
         except InvalidEvent:
             sums.refused.add((*place, record.offset))
             continue
@@ -104,13 +117,15 @@ def recount(
         elif clamped:
             sums.clamped += 1
         else:
-            _add(sums, event, 2.0 ** ((event.occurred_at - at_ms) / half_life_ms), most_partners, prior)
+            weight = 2.0 ** ((event.occurred_at - at_ms) / half_life_ms)
+            _add(sums, event, weight, most_partners, prior)
+            _add_to_stream(sums, event, weight, surfaces)
     return sums
 
 
 def _deed(event):
     if isinstance(event, Impressions):
-        return event.user, event.anchor
+        return event.user, event.anchor, frozenset(place.item_id for place in event.positions if place.visible)
     if isinstance(event, Interaction):
         return event.user, event.anchor, event.item_id, event.action.value
     return event.user, tuple(sorted(event.items))
@@ -132,6 +147,50 @@ def _add(sums, event, weight, most_partners, prior):
             sums.visits[item] += weight
         for item, partner, share in visit_pairs(event.visit_id, event.items, most_partners):
             sums.pairs[item][partner]["CO_VISITS"] += weight * share
+
+
+def _add_to_stream(sums, event, weight, surfaces):
+    """What is counted of the stream as a whole: under anchors of the shard of the event's own, or of each item's."""
+
+    def add(name, of, candidate, metric, amount):
+        sums.pairs[f"\0{name}:{shard_of(of)}"][candidate][metric] += amount
+
+    if isinstance(event, Visit):
+        for item in event.items:
+            add("popular", item, item, "CO_VISITS", weight)
+        return
+    anchor, surface = event.anchor, event.surface
+    if isinstance(event, Interaction):
+        metric = METRICS[event.action.value]
+        if metric in ("CLICKS", "LONG_VIEWS", "LIKES", "SAVES", "PURCHASES"):
+            add("popular", anchor, event.item_id, metric, weight)
+        if metric != "CLICKS" or surface is None or event.request_id is None or event.position is None:
+            return
+        shown, metric, in_sample = [(event.item_id, event.position, event.propensity)], "CLICKS", "EXPECTED"
+    else:
+        shown = [(place.item_id, place.position, place.propensity) for place in event.positions if place.visible]
+        metric = in_sample = "EXPOSURES"
+    for item, position, propensity in shown:
+        add("surfaces", anchor, surface, metric, weight)
+        if surface not in surfaces or position > 50:
+            continue
+        add(f"positions:{surface}", anchor, str(position), metric, weight)
+        if propensity is not None and propensity < 1:
+            inverse = 1 / max(propensity, 0.001)
+            add(f"positions:{surface}", anchor, f"{position}/w", metric, weight * inverse)
+            add(f"positions:{surface}", anchor, f"{position}/v", metric, weight * inverse**2)
+            if metric == "EXPOSURES":
+                add(f"positions:{surface}", anchor, f"{position}/w", "EXPECTED", weight)
+        pair = crc32((anchor + item).encode())
+        if pair % 16 == 0:
+            add(f"sample:{surface}", anchor, f"{pair:08x}@{position}", in_sample, weight)
+
+
+def find_strange_keys(recounted: Recount, keys: Iterable[bytes]) -> list[bytes]:
+    """The keys of a Redis that a recount does not explain; what is there of an anchor is compared elsewhere."""
+    anchors = {f"nk:{{{shard_of(anchor)}}}:{anchor}" for anchor in {*recounted.pairs, *recounted.visits}}
+    known = anchors | {f"nk:{{{shard}}}" for shard in range(SHARDS)} | {"nk:priors"}
+    return sorted(set(keys) - {key.encode() for key in known})
 
 
 async def find_differences(recounted: Recount, store: EvidenceStore, at_ms: int, tolerance: float = 1e-9) -> list[str]:

@@ -10,10 +10,13 @@ import time
 import pytest
 from aiokafka import AIOKafkaConsumer, TopicPartition
 from kafka import KafkaAdminClient
+from redis import Redis
 
 from feedback.feedback_stage import ITEMS, PARTITIONS, USERS, FeedbackStage, as_sent, make_events
 from nearkin.contracts.topics import FEEDBACK, VISITS
+from nearkin.core.position_priors import Method, PositionPriors, Prior, SurfacePriors
 from nearkin.feedback.app import GROUP
+from nearkin.ops.metrics import EVIDENCE_STAGES
 from ops.service_process import eventually
 
 #: Priors that are learned meanwhile would change what is expected of exposures.
@@ -74,6 +77,58 @@ def test_counts_equal_a_recount_of_the_log_with_repeats_shuffles_late_and_bad_ev
     assert worker.stop() == 0
 
 
+def test_priors_that_are_in_force_count_from_the_first_event_on_and_later_ones_from_when_they_come(stage):
+    def expected(factor):
+        curve = {position: factor / position for position in range(1, 11)}
+        priors = tuple(Prior(curve[position]) for position in sorted(curve))
+        published = PositionPriors(round(factor), 1, {"page": SurfacePriors(Method.SCALED, priors)})
+        assert stage.with_store(lambda store: store.publish_priors(published))
+        return lambda surface, position: curve[position]
+
+    prior = expected(1.0)
+    stage.publish(make_events(random.Random(8), 300))
+    worker = stage.worker()
+    stage.until_applied()
+
+    assert stage.differences(prior=prior, surfaces={"page"}) == []
+    assert worker.metric("nearkin_position_priors_version") == 1
+
+    held = stage.expected_of(ITEMS[0])
+    expected(2.0)
+    eventually(lambda: worker.metric("nearkin_position_priors_version") == 2, "it has found the new ones")
+    stage.publish([slate(1)])
+    stage.until_applied()
+
+    assert stage.expected_of(ITEMS[0]) == pytest.approx(held + 2, rel=1e-3)
+
+
+def test_a_worker_that_is_told_to_stop_in_a_long_batch_ends_in_time_and_another_goes_on(stage):
+    worker = stage.worker().until_ready()
+    items = [f"item-{number}" for number in range(500)]
+    visit = {"kind": "visit", "visit_kind": "basket", "occurred_at": int(time.time() * 1000), "items": items}
+    stage.publish([as_sent(visit | {"event_id": f"e-{number}", "visit_id": "v"}) for number in range(400)])
+    eventually(worker.counts, "it has counted something")
+
+    assert worker.stop() == 0  # and not as one that did not stop in time
+
+    ((_, guards),) = stage.guards().items()
+    assert 0 < max(guards) < 400
+
+
+def test_a_redis_that_is_emptied_while_the_worker_runs_is_filled_again(stage):
+    worker = stage.worker()
+    stage.publish(make_events(random.Random(9), 200))
+    stage.until_applied()
+
+    with Redis.from_url(stage.redis.url) as connection:
+        connection.flushall()
+
+    stage.until_applied()
+    assert stage.differences() == []
+    assert worker.metric("nearkin_evidence_regressions_total") > 0
+    assert worker.metric("nearkin_feedback_expired_total") == 0
+
+
 def test_a_dead_letter_names_nobody(stage):
     stage.worker()
     wrong = {"kind": "impressions", "anchor": ITEMS[0], "user": "ann@example.org"}
@@ -94,12 +149,11 @@ def test_a_worker_that_is_killed_again_and_again_counts_everything_once(stage):
         eventually(lambda worker=worker: worker.counts(), "it has counted something")
         time.sleep(draw.uniform(0, 0.5))
         worker.kill()
-    last = stage.worker()
+    stage.worker()
 
     stage.until_applied()
 
     assert stage.differences() == []
-    assert last.metric('nearkin_evidence_batches_total{outcome="applied"') > 0
 
 
 @pytest.mark.parametrize(
@@ -237,13 +291,23 @@ def test_a_replay_of_an_old_log_counts_on_the_streams_own_clock(stage):
 
     reasons = sorted(dict(letter.headers)["nearkin-reason"] for letter in stage.dead_letters())
     assert reasons == [b"in_future", b"too_late"]
+    assert stage.differences(clock="stream", at_ms=then + 60 * day) == []
 
 
-def test_an_event_is_visible_a_moment_after_it_came(stage):
+def test_the_age_of_an_event_is_told_for_each_stage_and_no_offset_is_skipped(stage):
     worker = stage.worker().until_ready()
-    stage.publish([slate(1, user=USERS[0])])
+    began = time.time()
+    stage.publish([slate(1, user=USERS[0], occurred_at=int(began * 1000) - 60_000)])
     stage.until_applied()
+    ceiling = time.time() - began + 60
+    freshness = "nearkin_evidence_freshness_seconds"
+    eventually(lambda: worker.metric(f'{freshness}_count{{stage="occurred_to_applied"}}'), "it is told")
 
-    assert worker.metric('nearkin_evidence_freshness_seconds_count{stage="occurred_to_applied"}') == 1
-    assert worker.metric("nearkin_skipped_offsets_total{") == 0
-    assert len(stage.guards()) == 1 <= PARTITIONS
+    ages = [worker.metric(f'{freshness}_sum{{stage="{stage_}"}}') for stage_ in EVIDENCE_STAGES]
+    counts = [worker.metric(f'{freshness}_count{{stage="{stage_}"}}') for stage_ in EVIDENCE_STAGES]
+
+    whole = ages[EVIDENCE_STAGES.index("occurred_to_applied")]
+    assert counts == [1] * len(EVIDENCE_STAGES)
+    assert 60 <= whole <= ceiling
+    assert sum(ages) - whole == pytest.approx(whole, abs=0.01)
+    assert worker.metric("nearkin_skipped_offsets_total") == 0

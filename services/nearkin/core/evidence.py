@@ -269,8 +269,8 @@ class Tally:
         return sum(map(len, self._pairs.values()))
 
     def deltas(self) -> list[AnchorDelta]:
-        """What the events add, by anchor."""
-        anchors = dict.fromkeys((*self._pairs, *self._marginals))
+        """What the events add, by anchor; those that nothing is added to are left out."""
+        anchors = dict.fromkeys((*(anchor for anchor, pairs in self._pairs.items() if pairs), *self._marginals))
         return [AnchorDelta(one, self._marginals.get(one, 0.0), self._pairs.get(one, {})) for one in anchors]
 
     def _move(self, landmark: int) -> None:
