@@ -40,7 +40,7 @@ PAYLOAD_INDEXES: Final[dict[str, Literal["keyword", "integer", "float"]]] = {
 }
 
 #: So many facts are remembered by a process, some 40 MB.
-FACTS_REMEMBERED: Final = 2**15
+FACTS_REMEMBERED: Final = 2**16
 
 #: The market of an offer that is sold everywhere; no market may be called so.
 EVERYWHERE: Final = "*"
