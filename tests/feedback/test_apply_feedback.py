@@ -243,6 +243,37 @@ async def test_a_store_that_comes_back_empty_is_told_what_is_counted_again_and_w
     assert made.counted("feedback_expired_total", topic=VISITS.name) == 20
 
 
+@pytest.mark.parametrize("away_at", [1, 2, 3])
+async def test_a_way_back_that_fails_half_way_passes_nothing_that_is_not_counted(away_at):
+    class AwayStore(MemoryEvidence):
+        calls = -1000
+
+        async def apply(self, batches):
+            self.calls += 1
+            if self.calls == away_at:
+                raise Unavailable("evidence", "it is away")
+            return await super().apply(batches)
+
+    made = Made(AwayStore(EVIDENCE))
+    bad = Record(VISITS.name, 0, 29, NOW, b"v", b"no json")
+    records = [*baskets(0, 29), bad]
+    made.logs.hold(records)
+    await made.apply.begin(frozenset({VISITED}))
+    await made.apply(records)
+    await made.apply.tick()
+    made.letters.sent.clear()
+    made.store.__init__(EVIDENCE)
+    made.store.calls = 0
+
+    with pytest.raises(Unavailable):
+        await made.apply.tick()
+    await made.apply.tick()
+
+    assert await visits(made.store) == 29
+    assert set(await made.store.read_guards(SOURCE)) == {30}
+    assert {each.record.offset for each in made.letters.sent} == {29}
+
+
 async def test_a_batch_that_is_tried_again_did_not_come_again_and_is_as_old_as_it_is():
     class AwayStore(MemoryEvidence):
         away = 3

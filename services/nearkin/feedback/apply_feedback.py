@@ -172,6 +172,8 @@ class ApplyFeedback:
             await self._continue(fresh, found.end)
             self._elsewhere[place] = fresh.position
             return
+        # What a failure left undone on a way back: no batch comes again for it.
+        await self._apply(partition, self._now())
         if partition.passed > partition.position:
             await self._catch_up_with_passed(partition)
         if batches := partition.idle_batches():
