@@ -238,3 +238,30 @@ def test_a_record_that_claims_to_be_from_the_future_takes_no_event_with_it():
 
     (refused,) = partition.refused
     assert refused.error.reason == "in_future"
+
+
+@pytest.mark.parametrize("clock", ["wall", "stream"])
+@pytest.mark.parametrize("nothing", [0, -1])
+def test_a_record_without_a_time_is_refused_for_that(clock, nothing):
+    partition = begin(rules=Rules(EVIDENCE.half_life_ms, window=40, clamp=3, clock=clock))
+    log = log_of([click(0), click(1)])
+
+    partition.take(log[0]._replace(timestamp_ms=nothing))
+    partition.take(log[1])
+
+    (refused,) = partition.refused
+    assert (refused.record.offset, refused.error.reason) == (0, "no_time")
+    assert [each.record.offset for each in partition.waiting] == [1]
+
+
+def test_a_slate_of_which_nothing_was_visible_leaves_no_anchor():
+    hidden = {"kind": "impressions", "event_id": "e", "occurred_at": NOW, "anchor": ITEMS[0], "request_id": "r"}
+    hidden |= {"surface": "page", "positions": [{"item_id": ITEMS[1], "position": 1, "visible": False}]}
+    partition = begin()
+    for record in log_of([as_sent(hidden), click(1, anchor=ITEMS[2])]):
+        partition.take(record)
+
+    anchors = {delta.anchor for batch in partition.batches(BY) for delta in batch.deltas}
+
+    assert ITEMS[0] not in anchors
+    assert ITEMS[2] in anchors

@@ -4,7 +4,7 @@ from itertools import islice
 import pytest
 
 import nearkin
-from nearkin.contracts.topics import ITEMS, Topic
+from nearkin.contracts.topics import ITEMS, VISITS, Topic
 from nearkin.core.errors import InvalidEvent, TemporaryError, Unavailable
 from nearkin.ops.failures import Stopped, dead_letter, patiently, pauses
 from nearkin.ops.record import Record, Rejected
@@ -80,6 +80,16 @@ def test_a_dead_letter_holds_the_bytes_and_says_what_was_wrong_where_and_when():
         "nearkin-failed-at": b"1700000000123",
         "nearkin-version": nearkin.__version__.encode(),
     }
+
+
+def test_where_a_value_may_name_people_nothing_of_the_sources_headers_is_carried_over():
+    record = Record("visits.v1", 0, 0, 0, b"k", b"ann", (("x-user", b"ann"), ("trace", b"1")))
+
+    letter = dead_letter(Rejected(record, ERROR), VISITS.dead_letters, 0, lambda value: b"[redacted]")
+
+    assert letter.value == b"[redacted]"
+    assert all(name.startswith("nearkin-") for name, _ in letter.headers)
+    assert b"ann" not in b"".join(held for _, held in letter.headers)
 
 
 def test_null_stays_null():

@@ -45,6 +45,7 @@ REMEDIES: Final = {
     "uneven": "give an item as many features as there are names, or none",
     "too_late": "send feedback within 30 days of when it happened",
     "in_future": "set the clock that occurred_at comes from; it may be ahead by 5 minutes at most",
+    "no_time": "let the producer set the time of its records, or the broker (message.timestamp.type=LogAppendTime)",
 }
 
 ItemId = Annotated[str, Meta(min_length=1, max_length=limits.MAX_ID, pattern=limits.ID_PATTERN)]

@@ -1,8 +1,10 @@
 """One partition of feedback or visits as the worker knows it: what was applied, and what has come and is not yet.
 
-Which of its events count, and what, is a function of the log alone: of an event, of those at the `window` offsets
-before its own, and of the guards. So a worker that begins in the midst of it, after a crash or in the place of another
-one, first reads so many offsets back (`see`), and then decides as the one before it would have.
+Which of its events count, and what, follows from the log and the guards: from an event, from those at the `window`
+offsets before its own, and from the time of its record. So a worker that begins in the midst of it, after a crash or in
+the place of another one, first reads so many offsets back (`see`), and then decides as the one before it would have.
+There is one exception: a record that claims to be from the future is held to be from now. Its event may be refused as
+too early by one worker and, later, be admitted by another.
 """
 
 from collections import Counter, deque
@@ -13,6 +15,7 @@ from typing import Final, Literal, NamedTuple
 from nearkin.contracts import limits
 from nearkin.contracts.feedback import decode_feedback, decode_visit, require_timely
 from nearkin.contracts.topics import FEEDBACK, VISITS
+from nearkin.contracts.wire import refused
 from nearkin.core.admission import Admission, Verdict
 from nearkin.core.counting import Counting, count, most_pairs_of
 from nearkin.core.errors import InvalidEvent
@@ -119,6 +122,8 @@ class Partition:
             verdict = self._admission.admit(offset, event)
             wall = self._wall(record)
             newest = self._newest.see(offset, event.occurred_at, wall)
+            if record.timestamp_ms <= 0:
+                raise refused("no_time", "", "its record has no time")
             require_timely(event, newest if self._rules.clock == "stream" else wall)
         except InvalidEvent as error:
             self.refused.append(Rejected(record, error))
@@ -170,7 +175,12 @@ class Partition:
         return applied
 
     def idle_batches(self) -> list[ShardBatch]:
-        """Batches without events, which move the guards of the shards that the last events did not concern."""
+        """Batches without events, which move the guards of the shards that the last events did not concern.
+
+        There are none while events wait, or dead letters: no guard may pass what is not done.
+        """
+        if self.waiting or self.refused:
+            return []
         return [
             ShardBatch(self.source, shard, guard, self.position, 0)
             for shard, guard in enumerate(self.guards)
@@ -210,7 +220,7 @@ class Partition:
         ], None
 
     def _wall(self, record: Record) -> int:
-        """The record's own time, which is the same whenever it is read, unless it claims to be from the future."""
+        """The record's own time, which is the same whenever it is read; now, where it claims to be from the future."""
         return min(record.timestamp_ms, self._now_ms())
 
 

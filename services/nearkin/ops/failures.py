@@ -49,8 +49,8 @@ class Stopped(Exception):
 class DeadLetter:
     """A record to send to a dead-letter topic; its key and value are the source's own bytes, None stays None.
 
-    What must not be kept of a value is redacted. Where both are more than the topic takes, they are cut and the
-    source's headers are left out.
+    Of a topic whose events may name people, what must not be kept of a value is redacted, and the source's headers are
+    left out. Where key and value are more than the topic takes, they are cut, and the headers are left out too.
     """
 
     topic: str
@@ -84,7 +84,9 @@ def dead_letter(
         "version": nearkin.__version__,
     }
     key, value = record.key, redact(record.value) if redact else record.value
-    kept = [(name, held) for name, held in record.headers if not name.startswith(HEADER_PREFIX)]
+    # Where a value may name people, so may headers, and nobody knows where in them.
+    carried = () if redact else record.headers
+    kept = [(name, held) for name, held in carried if not name.startswith(HEADER_PREFIX)]
     room = topic.max_message_bytes - FRAME_BYTES
     if _size(key) + _size(value) + sum(len(name.encode()) + _size(held) for name, held in kept) > room:
         said["whole-bytes"] = str(_size(value))
