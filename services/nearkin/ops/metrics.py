@@ -102,8 +102,9 @@ class Metrics:
 
         self.evidence_freshness = self._histogram(
             "evidence_freshness_seconds",
-            "Age of an event of feedback at each step, from when it occurred to when look-ups count it, on a sample of "
-            f"large batches. Stages: {', '.join(EVIDENCE_STAGES)}.",
+            "Age of an event of feedback at each step, from when it occurred, as its producer says, to when Redis has "
+            "applied it; look-ups that begin later read it. Of a large batch a sample. Late events count with all their "
+            f"lateness. Stages: {', '.join(EVIDENCE_STAGES)}.",
             ("stage",),
             FRESHNESS_BUCKETS,
         )
