@@ -63,12 +63,14 @@ def fit(
     different cuts make weights that hold for more than one season. Fit on earlier cuts than the one you report:
     docs/ranking.md.
     """
-    from nearkin.contracts.weights import encode_weights, read_weights
+    from nearkin.contracts.weights import encode_weights, read_weights, require_new_id
     from nearkin.core.ranking import DEFAULT_WEIGHTS
     from nearkin.encoders.bundle import load_encoder
     from nearkin.learning.fit_ranking import FITTED, fit_weights
     from nearkin.ops.settings import load_settings
 
+    weights_id = weights_id or time.strftime("fit-%Y%m%d-%H%M%S", time.gmtime())
+    require_new_id(weights_id)
     settings = load_settings()
     begin = DEFAULT_WEIGHTS if start is None else read_weights(start)
     encoder = load_encoder(settings.bundle_path, settings.encode_threads)
@@ -82,7 +84,7 @@ def fit(
             judged += found
     done = fit_weights(
         judged,
-        weights_id=weights_id or time.strftime("fit-%Y%m%d-%H%M%S", time.gmtime()),
+        weights_id=weights_id,
         fitted_on=f"{', '.join(fitted_on)}; half-life of {days} days, bundle {encoder.bundle}",
         start=begin,
         fitted=features or FITTED,

@@ -12,18 +12,38 @@ import msgspec
 
 from nearkin.contracts import limits
 from nearkin.core.errors import Misconfigured
-from nearkin.core.ranking import RankingWeights
+from nearkin.core.ranking import DEFAULT_WEIGHTS, RankingWeights
 from nearkin.core.retrieval import Ranking
 
 #: The id is logged with each answer, at most with the name of a ranking behind it.
 MAX_WEIGHTS_ID = limits.MAX_WORD - max(len(f":{one}") for one in Ranking)
 
 
+_Id = Annotated[str, msgspec.Meta(min_length=1, max_length=MAX_WEIGHTS_ID, pattern=limits.ID_PATTERN)]
+
+
 class _Weights(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
-    id: Annotated[str, msgspec.Meta(min_length=1, max_length=MAX_WEIGHTS_ID, pattern=limits.ID_PATTERN)]
+    id: _Id
     feature_version: int
     features: Mapping[str, float]
     fitted_on: str = ""
+
+
+def require_new_id(weights_id: str) -> None:
+    """Refuse an id for new weights that no file may have, or that says in logs that the shipped weights gave a score.
+
+    Raises:
+        Misconfigured: it is such an id.
+    """
+    try:
+        msgspec.convert(weights_id, _Id)
+    except msgspec.ValidationError as error:
+        remedy = f"give 1 to {MAX_WEIGHTS_ID} characters, no control characters among them"
+        raise Misconfigured(f"is no id: {error}", field="id", remedy=remedy, reason="setting") from error
+    if weights_id.partition(":")[0] == DEFAULT_WEIGHTS.id:
+        raise Misconfigured(
+            f"{weights_id!r} names the shipped weights", field="id", remedy="give another one", reason="setting"
+        )
 
 
 def encode_weights(weights: RankingWeights) -> bytes:

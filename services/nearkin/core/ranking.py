@@ -90,7 +90,7 @@ def _refused(place: str, problem: str, remedy: str) -> Misconfigured:
     return Misconfigured(f"{place} {problem}", field="ranking weights", remedy=remedy, reason="weights")
 
 
-#: What is shipped: `nearkin fit online-retail --half-life-days 90 --id default-1` fits those of fusion, co-visits and
+#: What is shipped: `nearkin fit online-retail --half-life-days 90` fits those of fusion, co-visits and
 #: price. Purchases alone say nothing of the others; docs/ranking.md says why they weigh what they do.
 DEFAULT_WEIGHTS = RankingWeights(
     id="default-1",
