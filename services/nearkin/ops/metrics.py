@@ -103,7 +103,7 @@ class Metrics:
         self.evidence_freshness = self._histogram(
             "evidence_freshness_seconds",
             "Age of an event of feedback at each step, from when it occurred, as its producer says, to when Redis has "
-            "applied it; look-ups that begin later read it. Of a large batch a sample. Late events count with all their "
+            "applied it; look-ups that begin later read it. Of a large batch a sample; a late event counts with all its "
             f"lateness. Stages: {', '.join(EVIDENCE_STAGES)}.",
             ("stage",),
             FRESHNESS_BUCKETS,
@@ -186,9 +186,9 @@ class Metrics:
         self.lookups_logged = self._counter("lookups_logged_total", "Answers that lookups.v1 has taken.")
         self.lookups_unlogged = self._counter(
             "lookups_unlogged_total",
-            "Answers that are not in lookups.v1, by reason: not_sampled; repeated (the same look-up again); buffer_full "
-            "(the broker does not keep up, or is away); unwritable (the contract does not admit it); unsent (the server "
-            "stopped first).",
+            "Answers that are not in lookups.v1, by reason: not_sampled; repeated (the same look-up again); "
+            "buffer_full (the broker does not keep up, or is away); unwritable (the contract does not admit it); "
+            "unsent (the server stopped first).",
             ("reason",),
         )
         self.lookup_log_waiting = self._gauge(
