@@ -28,9 +28,9 @@ REPLAYING = {"NEARKIN_CLOCK": "stream", "NEARKIN_LOOKUP_EVIDENCE_BUDGET_MS": "50
 #: The pause between two questions how far the visits are counted, in seconds.
 ASK_EVERY_S = 0.3
 
-#: Look-ups read the stream's clock and the sum of all visits once a second, and forget the marginals that they have read
-#: once that clock is ten seconds on, which a replay of days takes it far beyond: so what counts is seen this much later,
-#: in seconds. Where the clock stands still, as when a log is replayed again, marginals are up to ten seconds older.
+#: Look-ups read the stream's clock and the sum of all visits once a second, and forget the marginals that they have
+#: read once that clock is ten seconds on, far less than a replay takes it: so what counts is seen this much later, in
+#: seconds. Where the clock stands still, as when a log is replayed again, marginals are up to ten seconds older.
 SEEN_AFTER_S = 2.0
 
 #: How long the counting may stand still, in seconds.
