@@ -103,8 +103,8 @@ class Metrics:
         self.evidence_freshness = self._histogram(
             "evidence_freshness_seconds",
             "Age of an event of feedback at each step, from when it occurred, as its producer says, to when Redis has "
-            "applied it; look-ups that begin later read it. Of a large batch a sample; a late event counts with all its "
-            f"lateness. Stages: {', '.join(EVIDENCE_STAGES)}.",
+            "applied it; look-ups that begin later read it. Of a large batch a sample; a late event counts with its "
+            f"whole lateness. Stages: {', '.join(EVIDENCE_STAGES)}.",
             ("stage",),
             FRESHNESS_BUCKETS,
         )
