@@ -10,7 +10,7 @@ from prometheus_client import CollectorRegistry
 from nearkin.client.lookup import LookupClient
 from nearkin.core.answer import LoggedAnswer
 from nearkin.core.candidates import ItemFacts
-from nearkin.core.errors import Unavailable
+from nearkin.core.errors import Misconfigured, Unavailable
 from nearkin.core.evidence import EvidenceRules, Remembered
 from nearkin.core.item import ItemState
 from nearkin.core.ports import ContentEncoder, IndexedItem, ItemCollection, ItemWrite, Search
@@ -38,6 +38,7 @@ class WatchedIndex:
 
     index: MemoryIndex = field(default_factory=MemoryIndex)
     problem: Exception | None = None
+    refuses: Callable[[Search], bool] = lambda search: False
     may_answer: asyncio.Event = field(default_factory=asyncio.Event)
     searched: list[list[Search]] = field(default_factory=list)
     reads: int = 0
@@ -92,6 +93,8 @@ class WatchedCollection:
     async def search(self, searches: Sequence[Search]) -> list[list[Hit]]:
         self.watched.searched.append(list(searches))
         await self.watched.may_answer.wait()
+        if any(map(self.watched.refuses, searches)):
+            raise Misconfigured("is not to be asked", remedy="ask the test", reason="test")
         return await self.collection.search(searches)
 
     async def count(self) -> object:
@@ -100,10 +103,18 @@ class WatchedCollection:
 
 @dataclass
 class EvidenceDoor:
-    """A way to the evidence that a test closes, or makes slow, for look-ups alone."""
+    """A way to the evidence that a test closes, in part or whole, or makes slow, for look-ups alone.
+
+    Attributes:
+        problem: what every question meets.
+        marginals_problem: what a question for marginals meets.
+        may_answer: until this is set, no question has an answer.
+        asked: how often something was read: each time is one round trip.
+    """
 
     evidence: MemoryEvidence
     problem: Exception | None = None
+    marginals_problem: Exception | None = None
     may_answer: asyncio.Event = field(default_factory=asyncio.Event)
     asked: int = 0
 
@@ -112,6 +123,8 @@ class EvidenceDoor:
 
     async def read(self, anchors: Sequence[str], marginals_of: Sequence[str], at_ms: int) -> Remembered:
         await self._pass()
+        if marginals_of and self.marginals_problem:
+            raise self.marginals_problem
         return await self.evidence.read(anchors, marginals_of, at_ms)
 
     async def read_newest(self) -> int:

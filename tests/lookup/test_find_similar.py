@@ -1,3 +1,4 @@
+import asyncio
 from collections.abc import Sequence
 from dataclasses import replace
 
@@ -22,7 +23,7 @@ from nearkin.lookup.engines import Engine
 from nearkin.lookup.find_similar import Answer, Depths, FindSimilar, Observe
 from nearkin.lookup.follow_stream import Stream
 from nearkin.lookup.rank_candidates import Ordering
-from nearkin.lookup.recall_evidence import RecallEvidence
+from nearkin.lookup.recall_evidence import ANCHORS_PER_CALL, RecallEvidence
 from nearkin.lookup.request import SimilarTo
 from nearkin.lookup.search_index import HITS_PER_CALL
 from nearkin.ops.metrics import Metrics
@@ -390,6 +391,41 @@ async def test_an_answer_never_holds_the_anchor_a_hidden_or_deleted_item_or_an_i
             and (not conditions.tags_any or set(conditions.tags_any) & set(one.content.tags))
         }
         assert len(found) == min(k, len(admitted))
+
+
+async def test_evidence_has_its_budget_once_for_each_portion_of_anchors_and_for_its_share_of_the_deadline():
+    class Recorded(Engine):
+        async def ask(self, call, budget_s):
+            budgets.append(budget_s)
+            return await super().ask(call, budget_s)
+
+    budgets: list[float] = []
+    metrics = Metrics(CollectorRegistry())
+    index = await index_of(*MUGS)
+    find_similar = finder(
+        index, Engine("index", metrics), Recorded("evidence", metrics), MemoryEvidence(EvidenceRules())
+    )
+    many = [SimilarTo(f"mug-{n}") for n in range(2 * ANCHORS_PER_CALL + 1)]
+    for lookups, allowed_s, most in (([SimilarTo("mug-1")], 10.0, 1.0), (many, 60.0, 3.0), (many, 5.0, 1.5)):
+        budgets.clear()
+        await find_similar(lookups, allowed_s)
+        assert budgets[0] == pytest.approx(most)
+        assert all(later < most for later in budgets[1:]), "what the pairs took is gone"
+
+
+async def test_other_work_goes_on_between_the_answers_of_a_batch():
+    async def work() -> None:
+        nonlocal worked
+        while True:
+            worked += 1
+            await asyncio.sleep(0)
+
+    worked = 0
+    index = await index_of(*MUGS)
+    other = asyncio.create_task(work())
+    await find(index, *[SimilarTo("mug-1")] * 100)
+    other.cancel()
+    assert worked >= 100
 
 
 async def test_an_index_that_answers_nobody_is_known_as_one_before_the_deadline_is_over():

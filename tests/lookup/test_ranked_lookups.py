@@ -1,5 +1,6 @@
 """Look-ups over gRPC that rank by what people did, and go on without what is away."""
 
+import struct
 from collections.abc import AsyncIterator
 
 import grpc
@@ -9,7 +10,7 @@ from live_lookups import LiveLookups, live_lookups, until
 from nearkin.contracts.v1 import lookup_pb2 as wire
 from nearkin.contracts.v1.lookup_pb2_grpc import LookupServiceStub
 from nearkin.core import item
-from nearkin.core.errors import Unavailable
+from nearkin.core.errors import Misconfigured, Unavailable
 from nearkin.core.exploration import ExplorationRules
 from nearkin.core.feedback import Action, Impressions, Interaction, Visit
 from nearkin.core.item import Content, Status
@@ -157,6 +158,68 @@ async def test_without_evidence_content_answers_and_says_so(live: LiveLookups, s
     assert (ids(answer), list(answer.degraded)) == (content, ["evidence"])
     live.evidence_door.problem = None
     await until_whole(stub)
+
+
+@pytest.mark.parametrize(
+    "problem",
+    [
+        Misconfigured("wants a password", field="NEARKIN_REDIS_URL", remedy="set it", reason="redis"),
+        struct.error("unpack requires a buffer of 8 bytes"),
+    ],
+)
+async def test_whatever_is_wrong_with_the_evidence_content_answers_and_it_is_counted(
+    live: LiveLookups, stub: LookupServiceStub, problem: Exception
+):
+    live.evidence_door.problem = problem
+    for _ in range(7):
+        answer = await stub.FindSimilar(lookup(k=5))
+        assert (len(answer.neighbours), list(answer.degraded)) == (5, ["evidence"])
+    named = {"engine": "evidence", "why": "failed"}
+    assert (live.metrics.registry.get_sample_value("nearkin_engine_failures_total", named) or 0) >= 7
+    with pytest.raises(grpc.aio.AioRpcError) as failure:
+        await stub.FindSimilar(lookup(ranking=wire.RANKING_EVIDENCE))
+    assert failure.value.code() is grpc.StatusCode.UNAVAILABLE
+    live.evidence_door.problem = None
+    await until_whole(stub)
+
+
+async def test_evidence_that_fails_half_way_does_not_count_at_all(live: LiveLookups, stub: LookupServiceStub):
+    await live.publish(item.upserted("seeds", Content(title="seeds"), 1))
+    await happened(live, *BOUGHT_TOGETHER)
+    content = ids(await stub.FindSimilar(lookup(k=4, ranking=wire.RANKING_CONTENT)))
+    live.evidence_door.marginals_problem = Unavailable("evidence", "the test took it away")
+    answer = await stub.FindSimilar(lookup(k=4, pinned_ids=["hose"]))
+    assert (ids(answer), list(answer.degraded)) == (["hose", *content[:3]], ["evidence"])
+    assert not {"pairs", "co_visits"} & {source.name for one in answer.neighbours for source in one.sources}
+    for asked in (lookup(ranking=wire.RANKING_EVIDENCE), lookup("seeds", ranking=wire.RANKING_EVIDENCE)):
+        with pytest.raises(grpc.aio.AioRpcError) as failure:
+            await stub.FindSimilar(asked)
+        assert failure.value.code() is grpc.StatusCode.UNAVAILABLE
+    live.index.go_away()
+    with pytest.raises(grpc.aio.AioRpcError) as failure:
+        await stub.FindSimilar(lookup())
+    assert failure.value.code() is grpc.StatusCode.UNAVAILABLE
+
+
+async def test_what_is_popular_is_missing_where_the_index_fails_at_it(live: LiveLookups, stub: LookupServiceStub):
+    await happened(live, *BOUGHT_TOGETHER)
+    await live.server.stream.read_popular()
+    live.index.refuses = lambda search: bool(search.among) and "tea" not in search.among
+    answer = await stub.FindSimilar(lookup("mug-1", k=3))
+    assert (len(answer.neighbours), list(answer.degraded)) == (3, ["popular"])
+
+
+async def test_redis_is_asked_once_for_pairs_and_once_more_for_marginals_that_are_not_remembered(
+    live: LiveLookups, stub: LookupServiceStub
+):
+    await happened(live, *BOUGHT_TOGETHER)
+    trips = []
+    for asked in (lookup("mug-1"), lookup("mug-1"), lookup("mug-2", k=3), lookup(ranking=wire.RANKING_CONTENT)):
+        before = live.evidence_door.asked
+        await stub.FindSimilar(asked)
+        trips.append(live.evidence_door.asked - before)
+    # All mugs, the tea and the hose were candidates of the first one; only it was none itself.
+    assert trips == [2, 1, 2, 0]
 
 
 async def test_evidence_that_is_slow_does_not_hold_the_answer_up(live: LiveLookups, stub: LookupServiceStub):

@@ -42,7 +42,7 @@ from nearkin.core.vectors import Hit, VectorName
 from nearkin.lookup.engines import Engine, TooSlow
 from nearkin.lookup.follow_stream import Stream
 from nearkin.lookup.rank_candidates import Ordering, rank_candidates
-from nearkin.lookup.recall_evidence import RecallEvidence
+from nearkin.lookup.recall_evidence import ANCHORS_PER_CALL, RecallEvidence
 from nearkin.lookup.request import SimilarTo
 from nearkin.lookup.search_index import Found, Hits, Query, search_among, search_index
 
@@ -65,6 +65,8 @@ MOST_FACTS = 100_000
 
 #: Called with the name of a stage ("evidence", "search", "popular", "visits", "rank") and the seconds that it took.
 Observe = Callable[[str, float], None]
+
+_FROM_EVIDENCE = frozenset({CandidateSource.PAIRS, CandidateSource.CO_VISITS})
 
 _SOURCES = {VectorName.CONTENT: CandidateSource.CONTENT, VectorName.LEXICAL: CandidateSource.LEXICAL}
 
@@ -166,7 +168,8 @@ class FindSimilar:
         ordering: how candidates become an answer.
         curation: tells what was decided by hand, as of now.
         depths: how many candidates each source names.
-        evidence_budget_s: how long the evidence may take, however far the deadline is.
+        evidence_budget_s: how long the evidence may take in all, however far the deadline is; for many anchors, so long
+            for each portion of them.
         observe: is told how long each stage took.
     """
 
@@ -208,9 +211,17 @@ class FindSimilar:
         Raises:
             Unavailable: nothing that could answer any of them can be reached.
         """
-        deadline = time.perf_counter() + allowed_s
+        began = time.perf_counter()
+        deadline = began + allowed_s
         at_ms = self._stream.now_ms()
-        remembered = await self._pairs(lookups, at_ms, deadline)
+        anchors = list(
+            dict.fromkeys([one.anchor for one in lookups if one.wants_evidence and isinstance(one.anchor, str)])
+        )
+        # Granted once, for pairs and marginals together; many anchors are asked for in portions, each with its time.
+        portions = max(math.ceil(len(anchors) / ANCHORS_PER_CALL), 1)
+        evidence_s = min(self._evidence_budget_s * portions, allowed_s * EVIDENCE_SHARE)
+        remembered = await self._pairs(anchors, at_ms, evidence_s)
+        evidence_s -= time.perf_counter() - began
         begun = [self._begin(lookup, remembered) for lookup in lookups]
         searched = await self._search(begun, deadline)
         if isinstance(searched, Unavailable) and isinstance(remembered, Unavailable):
@@ -219,11 +230,23 @@ class FindSimilar:
         whole = [one for one in gathered if isinstance(one, _Gathered)]
         collection = None if isinstance(searched, Unavailable) else searched.collection
         await self._add_popular(collection, whole, deadline)
-        visits = await self._visits(whole, at_ms, deadline)
-        began = time.perf_counter()
-        answers = iter([self._answer(one, visits, collection, at_ms) for one in whole])
-        self._observe("rank", time.perf_counter() - began)
-        return [next(answers) if isinstance(one, _Gathered) else one for one in gathered]
+        visits = await self._visits(whole, at_ms, min(evidence_s, (deadline - time.perf_counter()) * EVIDENCE_SHARE))
+        if isinstance(visits, Unavailable):
+            gathered = [_without_evidence(one, visits) for one in gathered]
+            visits = {}
+        answers: list[Answer | NearkinError] = []
+        ranking_s = 0.0
+        for each in gathered:
+            if isinstance(each, _Gathered):
+                began = time.perf_counter()
+                answers.append(self._answer(each, visits, collection, at_ms))
+                ranking_s += time.perf_counter() - began
+            else:
+                answers.append(each)
+            if len(gathered) > 1:
+                await asyncio.sleep(0)  # single look-ups go on beside a batch
+        self._observe("rank", ranking_s)
+        return answers
 
     def _begin(self, lookup: SimilarTo, remembered: Mapping[str, AnchorEvidence] | Unavailable) -> _Gathered:
         """A look-up with what evidence and pins name."""
@@ -282,18 +305,13 @@ class FindSimilar:
         return known
 
     async def _pairs(
-        self, lookups: Sequence[SimilarTo], at_ms: int, deadline: float
+        self, anchors: Sequence[str], at_ms: int, budget_s: float
     ) -> Mapping[str, AnchorEvidence] | Unavailable:
-        anchors = list(
-            dict.fromkeys(one.anchor for one in lookups if one.wants_evidence and isinstance(one.anchor, str))
-        )
         if not anchors:
             return {}
         began = time.perf_counter()
         try:
-            return await self._evidence.ask(lambda: self._recall.pairs(anchors, at_ms), self._evidence_share(deadline))
-        except Unavailable as problem:
-            return problem
+            return await self._evidence.ask_or_do_without(lambda: self._recall.pairs(anchors, at_ms), budget_s)
         finally:
             self._observe("evidence", time.perf_counter() - began)
 
@@ -359,7 +377,7 @@ class FindSimilar:
             found = await self._items.ask(
                 lambda: search_among(collection, asked, self._encoder.dimensions), (deadline - began) * INDEX_SHARE
             )
-        except Unavailable:
+        except NearkinError:
             for one, _ in wanted:
                 one.degraded.append("popular")
             return
@@ -369,7 +387,9 @@ class FindSimilar:
             one.scored = [*one.scored, *hits]
             self._learn(one.lookup, rest, hits)
 
-    async def _visits(self, whole: Sequence[_Gathered], at_ms: int, deadline: float) -> Mapping[str, float]:
+    async def _visits(
+        self, whole: Sequence[_Gathered], at_ms: int, budget_s: float
+    ) -> Mapping[str, float] | Unavailable:
         """The marginals of all that may become candidates."""
         wanted: dict[str, None] = {}
         for one in whole:
@@ -381,12 +401,7 @@ class FindSimilar:
             return {}
         began = time.perf_counter()
         try:
-            return await self._evidence.ask(lambda: self._recall.visits(wanted, at_ms), self._evidence_share(deadline))
-        except Unavailable:
-            for one in whole:
-                if one.lookup.wants_evidence and "evidence" not in one.degraded:
-                    one.degraded.append("evidence")
-            return {}
+            return await self._evidence.ask_or_do_without(lambda: self._recall.visits(wanted, at_ms), budget_s)
         finally:
             self._observe("visits", time.perf_counter() - began)
 
@@ -419,9 +434,6 @@ class FindSimilar:
             at_ms,
         )
 
-    def _evidence_share(self, deadline: float) -> float:
-        return min(self._evidence_budget_s, (deadline - time.perf_counter()) * EVIDENCE_SHARE)
-
     def _remember(self, hits: Sequence[Hit]) -> None:
         """Keep facts for when the index is away; the half that was kept first goes when there are too many."""
         facts = self._facts
@@ -451,6 +463,26 @@ def _given_up(problem: Unavailable) -> NearkinError:
     if isinstance(problem, TooSlow):
         return DeadlineExceeded(f"{problem}; set a later deadline (NEARKIN_LOOKUP_TIMEOUT_S bounds it), or try again")
     return problem
+
+
+def _without_evidence(one: _Gathered | NearkinError, problem: Unavailable) -> _Gathered | NearkinError:
+    """A look-up by content alone, once the evidence fails half-way.
+
+    Pairs without marginals would mislead: beside an item that nobody seems to visit, every visit shared is a wonder.
+    """
+    if not isinstance(one, _Gathered) or not one.lookup.wants_evidence or "evidence" in one.degraded:
+        return one
+    if one.lookup.ranking is Ranking.EVIDENCE or "index" in one.degraded:
+        return problem
+    one.degraded.append("evidence")
+    one.evidence = None
+    kept = {
+        item_id: [source for source in sources if source.name not in _FROM_EVIDENCE]
+        for item_id, sources in one.named.items()
+    }
+    one.named = {item_id: sources for item_id, sources in kept.items() if sources}
+    one.scored = [hit for hit in one.scored if hit.id in one.named]
+    return one
 
 
 def _judged_by_facts(asked: ItemFilter) -> bool:

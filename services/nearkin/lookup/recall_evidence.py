@@ -1,8 +1,8 @@
 """Reads what is remembered of the anchors of look-ups: their pairs, and how often the candidates were visited at all.
 
-Pairs are read anew for every look-up, in one round trip. A marginal changes by
-a small part of itself in a minute, and the same items are candidates again and again: it is remembered for some
-seconds, and only what is not remembered is asked for.
+Pairs are read anew for every look-up, in one round trip; those of a large batch in a few, one after the other, so that
+it does not make others wait. A marginal changes by a small part of itself in a minute, and the same items are
+candidates again and again: it is remembered for some seconds, and only what is not remembered is asked for.
 """
 
 import time
@@ -13,6 +13,10 @@ from nearkin.core.ports import EvidenceStore
 
 #: How long a marginal is believed at most, in seconds; then all are forgotten at once, which is the cheapest to ask.
 VISITS_AGE_S = 10.0
+
+#: Round trips are cut, so that none holds the loop, nor Redis, for more than some milliseconds.
+ANCHORS_PER_CALL = 16
+VISITS_PER_CALL = 2_000
 
 
 class RecallEvidence:
@@ -26,24 +30,31 @@ class RecallEvidence:
     def __init__(self, store: EvidenceStore, *, visits_age_s: float = VISITS_AGE_S) -> None:
         self._store, self._visits_age_s = store, visits_age_s
         self._visits: dict[str, float] = {}
-        self._since = time.monotonic()
+        self._since, self._at_ms = time.monotonic(), 0
 
     async def pairs(self, anchors: Sequence[str], at_ms: int) -> Mapping[str, AnchorEvidence]:
-        """What is remembered of each anchor, decayed to a moment; one round trip.
+        """What is remembered of each anchor, decayed to a moment; a round trip for each `ANCHORS_PER_CALL`.
 
         Raises:
             Unavailable: the store does not answer.
         """
-        return (await self._store.read(anchors, [], at_ms)).anchors if anchors else {}
+        found: dict[str, AnchorEvidence] = {}
+        for start in range(0, len(anchors), ANCHORS_PER_CALL):
+            found.update((await self._store.read(anchors[start : start + ANCHORS_PER_CALL], [], at_ms)).anchors)
+        return found
 
     async def visits(self, item_ids: Iterable[str], at_ms: int) -> Mapping[str, float]:
-        """The marginals of items, decayed to a moment at most `visits_age_s` ago; a round trip only for new ones.
+        """The marginals of items, decayed to a moment at most `visits_age_s` away, and read at most so long ago.
+
+        A round trip only for new ones. The moments may be of a stream's own clock, on which an hour's replay takes a
+        second.
 
         Raises:
             Unavailable: the store does not answer.
         """
-        if time.monotonic() - self._since > self._visits_age_s:
-            self._visits, self._since = {}, time.monotonic()
+        now = time.monotonic()
+        if max(now - self._since, abs(at_ms - self._at_ms) / 1000) > self._visits_age_s:
+            self._visits, self._since, self._at_ms = {}, now, at_ms
         remembered = self._visits
         known: dict[str, float] = {}
         unknown = []
@@ -53,8 +64,8 @@ class RecallEvidence:
                 unknown.append(item_id)
             else:
                 known[item_id] = held
-        if unknown:
-            read = (await self._store.read([], unknown, at_ms)).marginals
+        for start in range(0, len(unknown), VISITS_PER_CALL):
+            read = (await self._store.read([], unknown[start : start + VISITS_PER_CALL], at_ms)).marginals
             remembered.update(read)
             known.update(read)
         return known

@@ -158,12 +158,12 @@ class LookupService(lookup_pb2_grpc.LookupServiceServicer):
                 parsed.append(refusal)
         valid = [one for one in parsed if isinstance(one, SimilarTo)]
         answers = iter(await self._answer(valid, allowed_s) if valid else ())
-        return wire.FindSimilarBatchResponse(
-            results=[
-                _result(next(answers) if isinstance(one, SimilarTo) else one, explain=asked.explain)
-                for asked, one in zip(request.requests, parsed, strict=True)
-            ]
-        )
+        response = wire.FindSimilarBatchResponse()
+        for asked, lookup in zip(request.requests, parsed, strict=True):
+            answer = next(answers) if isinstance(lookup, SimilarTo) else lookup
+            response.results.append(_result(answer, explain=asked.explain))
+            await asyncio.sleep(0)  # single look-ups go on beside a batch
+        return response
 
     async def _answer(self, lookups: list[SimilarTo], allowed_s: float) -> list[Answer | NearkinError]:
         named = [one if one.request_id else replace(one, request_id=make_request_id()) for one in lookups]
