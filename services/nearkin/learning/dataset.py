@@ -4,8 +4,9 @@ It is an evaluation over time (`learning/item_to_item.py`) and the content of it
 `nearkin publish` takes, `{"id": "1", "title": "Red mug", "price": {"amount": 4.5, "currency": "GBP"}}`, or has the
 shorter form `{"id": "1", "text": "Red mug", "price": 4.5, "first_sold": "2011-03-01"}`.
 
-Nothing of the asked time is published: the visits are those before the cut, and an item that appears only after it is
-known by its content alone, from the last training visit on.
+No visit of the asked time is published: the visits are those before the cut, and an item that appears only after it is
+known by its content alone, from the last training visit on. What describes an item is taken as it is: whether it was
+known before the cut is up to whoever describes it.
 """
 
 import math
