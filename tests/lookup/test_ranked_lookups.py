@@ -421,6 +421,21 @@ async def test_what_is_blocked_by_hand_is_not_shown_and_the_explanation_says_so(
     assert [(one.by, one.to) for one in answer.moved if one.item_id == "mug-2"] == [("blocked_item", 0)]
 
 
+@pytest.mark.parametrize("retrieval", [wire.RETRIEVAL_DENSE, wire.RETRIEVAL_LEXICAL])
+async def test_what_is_blocked_by_hand_is_not_shown_by_one_search_alone_either(
+    live: LiveLookups, stub: LookupServiceStub, retrieval: wire.Retrieval
+):
+    asked = lookup(k=3, retrieval=retrieval)
+    first, second, third = ids(await stub.FindSimilar(asked))
+    live.curation = Curation(frozenset({first}), {"mug-1": frozenset({third})})
+    answer = await stub.FindSimilar(asked)
+    assert ids(answer) == [second]
+    assert [(one.item_id, one.by, getattr(one, "from"), one.to) for one in answer.moved] == [
+        (first, "blocked_item", 1, 0),
+        (third, "blocked_pair", 3, 0),
+    ]
+
+
 async def test_a_batch_ranks_each_of_its_look_ups(live: LiveLookups, stub: LookupServiceStub):
     await happened(live, *BOUGHT_TOGETHER)
     batch = wire.FindSimilarBatchRequest(

@@ -90,6 +90,12 @@ class Curation:
     blocked_pairs: Mapping[str, frozenset[str]] = field(default_factory=dict)
     pins: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
 
+    def block(self, anchor_id: str, item_id: str) -> Rule | None:
+        """The block that keeps an item from being shown beside an anchor; None where there is none."""
+        if item_id in self.blocked_items:
+            return Rule.BLOCKED_ITEM
+        return Rule.BLOCKED_PAIR if item_id in self.blocked_pairs.get(anchor_id, ()) else None
+
 
 @dataclass(frozen=True, slots=True)
 class Moved:

@@ -412,9 +412,9 @@ class FindSimilar:
         where = (collection.name, collection.bundle) if collection else ("", "")
         degraded = tuple(one.degraded)
         if not lookup.is_ranked:
-            placed, facts = _as_searched(lookup, one.hits)
+            placed, facts, moved = _as_searched(lookup, one.hits, self._curation())
             return Answer(
-                lookup, placed, facts, lookup.retrieval.value, None, (), Policy.GREEDY, *where, degraded, at_ms
+                lookup, placed, facts, lookup.retrieval.value, None, moved, Policy.GREEDY, *where, degraded, at_ms
             )
         candidates = _assemble(one, visits)
         context = AnchorContext(
@@ -503,15 +503,24 @@ def _anchor(lookup: SimilarTo, anchors: Mapping[str, ItemFacts]) -> ItemFacts | 
     return anchors.get(lookup.anchor)
 
 
-def _as_searched(lookup: SimilarTo, hits: Hits) -> tuple[tuple[Placed, ...], tuple[ItemFacts, ...]]:
-    """One search's own order, with its own scores."""
+def _as_searched(
+    lookup: SimilarTo, hits: Hits, curation: Curation
+) -> tuple[tuple[Placed, ...], tuple[ItemFacts, ...], tuple[Moved, ...]]:
+    """One search's own order, with its own scores; what is blocked by hand is shown nowhere, so not there either."""
     (name, found), *_ = hits.items()
-    shown = found[: lookup.k]
+    anchor_id = lookup.anchor if isinstance(lookup.anchor, str) else ""
+    shown: list[Hit] = []
+    moved: list[Moved] = []
+    for rank, hit in enumerate(found[: lookup.k], 1):
+        if block := curation.block(anchor_id, hit.id):
+            moved.append(Moved(hit.id, block, rank))
+        else:
+            shown.append(hit)
     placed = tuple(
         Placed(hit.id, rank, hit.score, sources=(Source(_SOURCES[name], hit.score, rank),))
         for rank, hit in enumerate(shown, 1)
     )
-    return placed, tuple(hit.facts for hit in shown)
+    return placed, tuple(hit.facts for hit in shown), tuple(moved)
 
 
 def _assemble(one: _Gathered, visits: Mapping[str, float]) -> Candidates:
