@@ -117,9 +117,10 @@ async def test_an_unknown_anchor_gets_what_is_popular_where_that_is_asked_for(
     narrowed = wire.Filter(category_prefix=wire.CategoryPath(names=["garden"]))
     answer = await stub.FindSimilar(lookup("nobody", popular_if_unknown=True, filter=narrowed))
     assert ids(answer) == ["hose"]
-    with pytest.raises(grpc.aio.AioRpcError) as refused:
-        await stub.FindSimilar(lookup("nobody"))
-    assert refused.value.code() is grpc.StatusCode.NOT_FOUND
+    for asked in (lookup("nobody"), lookup("nobody", popular_if_unknown=True, retrieval=wire.RETRIEVAL_DENSE)):
+        with pytest.raises(grpc.aio.AioRpcError) as refused:
+            await stub.FindSimilar(asked)
+        assert refused.value.code() is grpc.StatusCode.NOT_FOUND
 
 
 async def test_what_evidence_names_is_not_shown_where_the_filter_or_the_index_refuses_it(

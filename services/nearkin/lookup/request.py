@@ -25,7 +25,7 @@ class SimilarTo:
         surface: where the answer will be shown; empty where it is not known.
         explore: whether the last draw may show what is not known to be best.
         pinned: items that stand first, in this order, where the filter and the rules admit them.
-        popular_if_unknown: whether an anchor that is not in the index gets what is popular.
+        popular_if_unknown: whether an anchor that is not in the index gets what is popular; of a ranked look-up.
     """
 
     anchor: str | Content

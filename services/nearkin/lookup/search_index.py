@@ -259,7 +259,7 @@ async def _search_starved(
 
 
 def _found(lookup: SimilarTo, query: Query | PermanentError, hits: _Found | PermanentError) -> Found | PermanentError:
-    if isinstance(hits, UnknownItem) and lookup.popular_if_unknown:
+    if isinstance(hits, UnknownItem) and lookup.popular_if_unknown and lookup.is_ranked:
         return Found(None, {}, [])
     if isinstance(hits, PermanentError):
         return hits
