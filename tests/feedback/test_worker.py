@@ -180,10 +180,13 @@ def test_a_zombie_and_its_successor_count_everything_once(stage):
     stage.publish(make_events(draw, 400, prefix="first"))
     eventually(zombie.counts, "it has counted something")
     zombie.process.send_signal(signal.SIGSTOP)
+    assert any(min(held) < stage.ends[place] for place, held in stage.guards().items()), "it has nothing left to do"
     stage.publish(make_events(draw, 400, prefix="second"))
     stage.worker()
     stage.until_applied()
     zombie.process.send_signal(signal.SIGCONT)
+    refused = [f'nearkin_evidence_batches_total{{outcome="{outcome}"' for outcome in ("duplicate", "mismatch")]
+    eventually(lambda: sum(map(zombie.metric, refused)), "it goes on where it was, and the store refuses that")
     stage.publish(make_events(draw, 200, prefix="third"))
 
     stage.until_applied()
