@@ -23,15 +23,19 @@ from nearkin.lookup.request import SimilarTo
 
 @dataclass
 class CannedLookups(LookupServiceServicer):
-    """Answers every look-up alike."""
+    """Answers every look-up alike, but for the first `refusals`, which it cannot take."""
 
     answer: wire.FindSimilarResponse = field(default_factory=wire.FindSimilarResponse)
     titles: dict[str, str] = field(default_factory=dict)
     asked: list[wire.FindSimilarRequest] = field(default_factory=list)
     address: str = ""
+    refusals: int = 0
 
     def FindSimilar(self, request: wire.FindSimilarRequest, context: Any) -> wire.FindSimilarResponse:  # noqa: N802
         self.asked.append(request)
+        if self.refusals:
+            self.refusals -= 1
+            context.abort(grpc.StatusCode.UNAVAILABLE, "the test says so")
         return self.answer
 
     def FindSimilarBatch(  # noqa: N802

@@ -95,14 +95,29 @@ async def test_all_that_a_look_up_may_ask_reaches_the_service(call_canned: tuple
     assert list(asked.pinned_ids) == ["mug-7", "mug-8"]
 
 
-async def test_what_a_look_up_does_not_ask_is_left_to_the_service(call_canned: tuple[CannedLookups, Call]):
+async def test_what_a_look_up_does_not_ask_is_left_to_the_service_but_its_name(call_canned: tuple[CannedLookups, Call]):
     canned, call = call_canned
     await call("similar", item_id="mug-1")
+    await call("similar", item_id="mug-1", request_id="")
+    names = {one.request_id for one in canned.asked}
+    assert len(names) == 2
+    assert all(len(name) == 32 for name in names)
     asked = wire.FindSimilarRequest(anchor=wire.Anchor(item_id="mug-1"), retrieval=wire.RETRIEVAL_FUSED)
-    assert canned.asked == [asked]
+    for one in canned.asked:
+        one.ClearField("request_id")
+        assert one == asked
 
 
-async def test_each_anchor_of_many_is_asked_alike_and_named_by_the_service(call_canned: tuple[CannedLookups, Call]):
+async def test_a_call_that_grpc_sends_again_is_the_same_look_up(call_canned: tuple[CannedLookups, Call]):
+    canned, call = call_canned
+    canned.refusals = 2
+    found: SimilarItems = await call("similar", item_id="mug-1")
+    assert len(found.neighbours) == 2
+    assert len(canned.asked) == 3
+    assert len({one.request_id for one in canned.asked}) == 1
+
+
+async def test_each_anchor_of_many_is_asked_alike_under_a_name_of_its_own(call_canned: tuple[CannedLookups, Call]):
     canned, call = call_canned
     answers = await call(
         "similar_many",
@@ -113,9 +128,9 @@ async def test_each_anchor_of_many_is_asked_alike_and_named_by_the_service(call_
         popular_if_unknown=True,
     )
     assert [one.request_id for one in answers] == ["r-1", "r-1"]
-    assert len(canned.asked) == 2
+    assert len(canned.asked) == len({one.request_id for one in canned.asked}) == 2
     for asked in canned.asked:
-        assert (asked.ranking, asked.surface, asked.request_id) == (wire.RANKING_CONTENT, "mail", "")
+        assert (asked.ranking, asked.surface) == (wire.RANKING_CONTENT, "mail")
         assert asked.no_exploration
         assert asked.popular_if_unknown
 

@@ -17,6 +17,7 @@ from dataclasses import dataclass, field, fields, is_dataclass
 from enum import StrEnum
 from types import TracebackType
 from typing import Any, Self, TypeVar
+from uuid import uuid4
 
 import grpc
 import msgspec
@@ -206,7 +207,7 @@ class LookupClient:
             ranking: what decides their order: content, what people did, or both; both where it is not given. Only
                 fused retrieval is ranked.
             request_id: names the look-up. The same id draws the same, so that a call that is sent again has the same
-                answer; the service makes one where it is not given.
+                answer; where it is not given, the client makes one, so that its own tries are one look-up.
             surface: where the answer will be shown, such as "product-page".
             no_exploration: answer with the best that is known, and draw nothing.
             pinned_ids: items that stand first, in this order, where the filter and the service's rules admit them.
@@ -242,7 +243,7 @@ class LookupClient:
         popular_if_unknown: bool = False,
         timeout_s: float = DEFAULT_TIMEOUT_S,
     ) -> list[SimilarItems | NearkinError]:
-        """The same for up to 100 anchors, each an item's id or a content, in one call; the service names each look-up.
+        """The same for up to 100 anchors, each an item's id or a content, in one call; each look-up has its own name.
 
         Returns:
             For each anchor, in order, its neighbours or what is wrong with it.
@@ -530,7 +531,8 @@ def _request(
         no_exploration=no_exploration,
         popular_if_unknown=popular_if_unknown,
     )
-    for name, text in (("request_id", request_id), ("surface", surface)):
+    # gRPC sends a call again by itself: without an id of ours it would be another look-up, drawn and logged anew.
+    for name, text in (("request_id", request_id or uuid4().hex), ("surface", surface)):
         _require(text, str, name)
         with _writing(name):
             setattr(request, name, text)
