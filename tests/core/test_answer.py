@@ -1,8 +1,11 @@
+from dataclasses import replace
+
 from hypothesis import given
 from hypothesis import strategies as st
 
-from nearkin.core.answer import LoggedAnswer, is_sampled
+from nearkin.core.answer import LoggedAnswer, hash_content, is_sampled
 from nearkin.core.exploration import Policy
+from nearkin.core.item import Content
 
 ids = st.text(max_size=40)
 
@@ -35,8 +38,23 @@ def test_which_answers_are_sampled_never_changes():
 
 def test_the_event_id_tells_look_ups_apart_and_is_the_same_for_one_that_is_sent_again():
     assert answer().event_id == answer(policy=Policy.SHUFFLED).event_id
-    others = [answer(request_id="s"), answer(anchor="b"), answer(surface="cart"), answer(anchor=None)]
-    assert len({one.event_id for one in (answer(), *others)}) == 5
+    mug, cup = hash_content(Content(title="mug")), hash_content(Content(title="cup"))
+    others = [
+        answer(request_id="s"),
+        answer(anchor="b"),
+        answer(surface="cart"),
+        replace(answer(), ranking="content"),
+        replace(answer(anchor=None), content_hash=mug),
+        replace(answer(anchor=None), content_hash=cup),
+    ]
+    assert len({one.event_id for one in (answer(), *others)}) == 7
+
+
+def test_one_content_has_one_hash_in_whatever_order_its_attributes_come():
+    one = Content(title="mug", attributes={"colour": "red", "size": "L"}, tags=("a", "b"))
+    assert hash_content(one) == hash_content(replace(one, attributes={"size": "L", "colour": "red"}))
+    others = [replace(one, tags=("b", "a")), replace(one, attributes={}), replace(one, title="", description="mug")]
+    assert len({hash_content(each) for each in (one, *others)}) == 4
 
 
 def test_an_answer_is_explored_where_the_draw_was_not_greedy():

@@ -413,6 +413,16 @@ async def test_every_ranked_answer_is_offered_to_the_log_as_it_was_given(live: L
     assert (list(logged.feature_names), logged.weights) == (list(answer.feature_names), answer.ranking)
 
 
+async def test_look_ups_of_several_contents_under_one_request_id_are_logged_each(
+    live: LiveLookups, stub: LookupServiceStub
+):
+    anchors = [wire.Anchor(content=wire.Content(title=title)) for title in ("red mug", "green tea", "red mug")]
+    for anchor in anchors:
+        await stub.FindSimilar(wire.FindSimilarRequest(anchor=anchor, request_id="r-1"))
+    first, other, again = [one.event_id for one in live.logged]
+    assert first == again != other
+
+
 async def test_what_is_blocked_by_hand_is_not_shown_and_the_explanation_says_so(
     live: LiveLookups, stub: LookupServiceStub
 ):

@@ -123,6 +123,7 @@ def _told(answer: "LoggedAnswer", parts: list[dict[str, float]]) -> dict[str, An
     """The whole answer; features and contributions by their names."""
     told = asdict(answer)
     told["answered_at"] = _time(told.pop("at_ms"))
+    del told["content_hash"]  # is not logged
     for place, placed, adds in zip(told["positions"], answer.positions, parts, strict=True):
         place["sources"] = [source._asdict() for source in placed.sources]
         place["features"] = dict(zip(answer.feature_names, place["features"], strict=False))

@@ -10,6 +10,7 @@ from dataclasses import dataclass
 
 from nearkin.core.candidates import Source
 from nearkin.core.exploration import Policy
+from nearkin.core.item import Content
 from nearkin.core.rules import Moved
 
 
@@ -60,6 +61,8 @@ class LoggedAnswer:
             by score among all candidates, ranks of diversity those among what the rules left.
         policy: which policy of the draw gave the answer.
         log_rate: with which probability such an answer is logged; `lookup.log_answers` sets it.
+        content_hash: tells the contents that were looked up apart (`hash_content`), and is no more logged than they
+            are; empty where the anchor is an item.
     """
 
     request_id: str
@@ -80,6 +83,7 @@ class LoggedAnswer:
     moved: tuple[Moved, ...] = ()
     policy: Policy = Policy.GREEDY
     log_rate: float = 1.0
+    content_hash: str = ""
 
     @property
     def is_explored(self) -> bool:
@@ -90,9 +94,20 @@ class LoggedAnswer:
     def event_id(self) -> str:
         """The name of its event, 32 hex digits: the same for a look-up that is sent again, whoever answers it.
 
-        A caller that gives one request id to look-ups of several anchors or surfaces still has an event of each.
+        A caller that gives one request id to look-ups of several anchors, surfaces or rankings still has an event of
+        each.
         """
-        return _hash("\0".join((self.request_id, self.anchor or "", self.surface)), b"answer", 16).hex()
+        asked = (self.request_id, self.anchor or "", self.surface, self.ranking, self.content_hash)
+        return _hash("\0".join(map(str, asked)), b"answer", 16).hex()
+
+
+def hash_content(content: Content) -> str:
+    """Tells one content from another, in 32 hex digits: the same on every server, whatever the order of attributes."""
+    parts = (
+        *(content.title, content.description, content.language, content.maker, content.categories, content.tags),
+        sorted(content.attributes.items()),
+    )
+    return _hash(repr(parts), b"content", 16).hex()
 
 
 def is_sampled(request_id: str, rate: float) -> bool:

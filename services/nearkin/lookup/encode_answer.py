@@ -3,7 +3,7 @@
 import numpy as np
 
 from nearkin.contracts.v1 import lookup_pb2 as wire
-from nearkin.core.answer import LoggedAnswer
+from nearkin.core.answer import LoggedAnswer, hash_content
 from nearkin.core.features import FEATURE_NAMES, FEATURE_VERSION
 from nearkin.core.item import NEVER
 from nearkin.core.ports import IndexedItem
@@ -74,6 +74,7 @@ def logged(answer: Answer, priors_version: str, now_ms: int) -> LoggedAnswer:
         degraded=answer.degraded,
         moved=answer.moved,
         policy=answer.draw,
+        content_hash="" if isinstance(lookup.anchor, str) else hash_content(lookup.anchor),
     )
 
 
