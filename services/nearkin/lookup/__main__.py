@@ -89,9 +89,9 @@ async def serve(settings: Settings, encoder: ContentEncoder, metrics: Metrics, h
         await stop.wait()
         log.info("stopping", extra=logs.fields(grace_s=settings.lookup_grace_s))
         await server.drain(settings.lookup_grace_s)
-        await answers.drain(settings.lookup_grace_s)
     finally:
         following.cancel()
+        await answers.drain(settings.lookup_grace_s)  # after a start that failed, too: it has begun already
         await index.close()
         await evidence.close()
 
