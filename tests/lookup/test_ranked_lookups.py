@@ -251,6 +251,19 @@ async def test_without_the_index_what_is_remembered_answers_and_says_so(live: Li
     await until_whole(stub)
 
 
+async def test_an_index_that_is_slow_leaves_time_for_what_is_remembered(live: LiveLookups, stub: LookupServiceStub):
+    await happened(live, *BOUGHT_TOGETHER)
+    await stub.FindSimilar(lookup())
+    live.index.may_answer.clear()
+    answer = await stub.FindSimilar(lookup(k=5), timeout=2)
+    assert (ids(answer), list(answer.degraded)) == (["tea"], ["index"])
+    with pytest.raises(grpc.aio.AioRpcError) as failure:
+        await stub.FindSimilar(lookup("mug-5"), timeout=1)
+    assert failure.value.code() is grpc.StatusCode.DEADLINE_EXCEEDED
+    live.index.may_answer.set()
+    await until_whole(stub)
+
+
 async def test_what_only_the_index_could_answer_is_told_while_it_is_away(live: LiveLookups, stub: LookupServiceStub):
     await happened(live, *BOUGHT_TOGETHER)
     live.index.go_away()
