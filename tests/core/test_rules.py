@@ -184,6 +184,23 @@ def test_pins_come_first_in_their_order_and_count_for_what_follows():
     assert kept(candidates, curation=curation, anchor_id="y") == list("abcd")
 
 
+def test_a_pin_may_be_a_variant_of_the_anchor_but_not_one_that_the_request_leaves_out():
+    candidates = candidates_of(
+        ItemFacts("other"), ItemFacts("blue", variant_group="mug"), ItemFacts("green", variant_group="mug")
+    )
+    ruled = apply_rules(
+        [0, 1, 2],
+        candidates,
+        Rules(),
+        anchor_id="red",
+        anchor=ItemFacts("red", variant_group="mug"),
+        conditions=ItemFilter(exclude_ids=("green",)),
+        curation=Curation(pins={"red": ("blue", "green")}),
+    )
+    assert (ruled.order, ruled.pins) == ((1, 0), 1)
+    assert {(one.item, one.rule) for one in ruled.moved} == {("blue", Rule.PIN), ("green", Rule.FILTER)}
+
+
 def test_a_pin_that_is_blocked_or_cannot_be_had_is_not_shown():
     candidates = candidates_of(
         ItemFacts("gone", availability=Availability.DISCONTINUED), ItemFacts("bad"), ItemFacts("c")

@@ -146,7 +146,7 @@ def apply_rules(
     """Apply the rules to ranked candidates.
 
     A pin is shown only where it is a candidate, and no condition, block or report takes it out; caps and likeness do
-    not concern it, but it counts for those that come after it.
+    not concern it, nor that it is a variant of the anchor, but it counts for those that come after it.
 
     Args:
         order: rows of `candidates`, best first.
@@ -169,7 +169,7 @@ def apply_rules(
         places = {facts[row].id: place for place, row in enumerate(order)}
         for place in [places[item] for item in dict.fromkeys(wanted) if item in places]:
             row = order[place]
-            if admission.refusal(facts[row]) is None and row not in disliked:
+            if admission.refusal(facts[row]) in (None, Rule.VARIANT) and row not in disliked:
                 pins.append(row)
                 moved.append(Moved(facts[row].id, Rule.PIN, place + 1, len(pins)))
 
@@ -234,9 +234,10 @@ class _Admission:
             return Rule.AVAILABILITY
         if item.markets and not self._markets.issubset(item.markets):
             return Rule.MARKET
-        if self._group and item.variant_group == self._group:
-            return Rule.VARIANT
-        return Rule.FILTER if self._asks and not self._asked_for(item) else None
+        if self._asks and not self._asked_for(item):
+            return Rule.FILTER
+        # Last, as a pin may be one.
+        return Rule.VARIANT if self._group and item.variant_group == self._group else None
 
     def _asked_for(self, item: ItemFacts) -> bool:
         categories, prefix, price = item.categories, self._prefix, self._price
