@@ -66,7 +66,7 @@ def apache_kafka_command(jars: Path, data: Path, port: int, advertised: str) -> 
         data.mkdir(parents=True)
         properties.write_text("".join(f"{name}={value}\n" for name, value in _options(data, port, advertised).items()))
         cluster = base64.urlsafe_b64encode(uuid.uuid4().bytes).decode().rstrip("=")
-        _java(jars, "kafka.tools.StorageTool", "format", "-t", cluster, "-c", str(properties))
+        _java(jars, "kafka.tools.StorageTool", "format", f"--cluster-id={cluster}", "-c", str(properties))
     return [*_JAVA, *_classes(jars), "kafka.Kafka", str(properties)]
 
 
