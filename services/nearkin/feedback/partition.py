@@ -196,7 +196,7 @@ class Partition:
             while closed and closed[-1][0] <= each.record.offset:
                 tallies[closed.pop()[1]] = Tally(self._rules.half_life_ms)
             try:
-                # Decided before it is counted: a visit of 2,000 items is 200,000 pairs.
+                # Decided before it is counted: one visit may be hundreds of thousands of pairs.
                 if not room.take(most_pairs_of(each.event, by)) and each is not self.waiting[0]:
                     end = each.record.offset
                     break
