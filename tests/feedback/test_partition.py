@@ -46,6 +46,7 @@ async def apply(partition, store):
         batches = partition.batches(BY)
         outcomes = await store.apply(batches)
         assert partition.settle([*zip(batches, outcomes, strict=True)]) is not None
+    partition.refused.clear()  # their dead letters are sent
     if batches := partition.idle_batches():
         partition.settle([*zip(batches, await store.apply(batches), strict=True)])
 
