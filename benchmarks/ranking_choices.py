@@ -5,7 +5,7 @@
 *Choices*: half-life of evidence, prior of the lift, cosine in place of the lift; each on the warm Online Retail anchors
 of the three cuts that settings are chosen on, the weights fitted on two cuts and scored on the third, the mean of the
 three. *Transfer*: the shipped weights on MovieLens (latest small), which nothing was chosen on, beside weights fitted
-on the very anchors that are scored. A visit is a run of up to 20 films that one user rated 4 or more; a film has
+on the very warm anchors that are scored. A visit is a run of up to 20 films that one user rated 4 or more; a film has
 Wikipedia's text and MovieLens' genres. By brute force (`learning/offline_lookups.py`); the last Online Retail cut is
 not read.
 """
@@ -65,11 +65,12 @@ class Asked:
 
     @property
     def judged(self) -> list[Judged]:
-        """With what is right."""
-        positives = self.evaluation.truth.positives
+        """The warm ones with what is right."""
+        positives, warm = self.evaluation.truth.positives, set(self.evaluation.truth.slices["warm"])
         return [
             Judged(one.features, np.array([facts.id in positives[one.anchor] for facts in one.candidates.facts]))
             for one in self.lookups
+            if one.anchor in warm
         ]
 
     def scored(self, weights: RankingWeights, ranking: Ranking = Ranking.COMBINED) -> dict[str, tuple[float, float]]:
@@ -181,7 +182,7 @@ def measure_transfer(encoder: ContentEncoder, folder: Path) -> list[tuple[str, s
             ("content alone", DEFAULT_WEIGHTS, Ranking.CONTENT),
             ("evidence alone", DEFAULT_WEIGHTS, Ranking.EVIDENCE),
             ("shipped", DEFAULT_WEIGHTS, Ranking.COMBINED),
-            ("fitted on these very anchors", own, Ranking.COMBINED),
+            ("fitted on these very warm anchors", own, Ranking.COMBINED),
         ):
             for group, (recall, ndcg) in asked.scored(weights, ranking).items():
                 rows.append((cut, f"{group} {len(evaluation.truth.slices[group])}", name, recall, ndcg))

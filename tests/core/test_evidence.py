@@ -9,6 +9,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from nearkin.core.evidence import (
+    FEWEST_PARTNERS,
+    VISIT_PAIRS,
     AnchorDelta,
     EvidenceRules,
     Metric,
@@ -21,6 +23,7 @@ from nearkin.core.evidence import (
     decay_to,
     lift,
     merge_landmarks,
+    partners_of_each,
     shrunk_pmi,
     strength,
     visit_pairs,
@@ -167,3 +170,19 @@ class TestWhatIsRefused:
             EvidenceRules(half_life_ms=1)
         with pytest.raises(ValueError, match="most_pairs"):
             EvidenceRules(most_pairs=7)
+
+
+@given(st.integers(1, 5_000), st.integers(1, 2_000))
+def test_an_item_is_paired_with_all_others_as_long_as_that_is_affordable(items, most):
+    partners = partners_of_each(items, most)
+    assert partners <= min(items - 1, most)
+    assert partners * items <= max(VISIT_PAIRS, FEWEST_PARTNERS * items)
+    if items <= 400:
+        assert partners == min(items - 1, most)
+
+
+def test_the_largest_visit_is_paired_with_a_hundred_others_an_item():
+    items = [str(number) for number in range(2_000)]
+    pairs = visit_pairs("large", items, 400)
+    assert len(pairs) == 200_000
+    assert {weight for _, _, weight in pairs} == {1999 / 100}

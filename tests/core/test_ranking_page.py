@@ -17,4 +17,4 @@ def test_every_feature_stands_there_with_what_it_is_made_of_and_its_weight():
 
 def test_it_names_the_version_of_the_features_and_the_weights():
     assert f"## Features, version {FEATURE_VERSION}" in PAGE
-    assert f"--id {DEFAULT_WEIGHTS.id}" in PAGE
+    assert f"`{DEFAULT_WEIGHTS.id}`" in PAGE

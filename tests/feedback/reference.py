@@ -69,7 +69,7 @@ def recount(
     half_life_ms: int = EvidenceRules().half_life_ms,
     window: int = 10_000,
     clamp: int = 5,
-    most_partners: int = 100,
+    most_partners: int = 400,
     prior: Callable[[str, int], float] = default_prior,
     surfaces: Collection[str] = (),
     clock: Literal["wall", "stream"] = "wall",

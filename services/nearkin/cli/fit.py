@@ -59,9 +59,9 @@ def fit(
 
     DATASET is a folder that `nearkin split` made, or online-retail, the data set that ships with Nearkin, at three cuts
     before the one that `nearkin evaluate` reports. Evidence is what was there before a cut, right is what came after
-    it; all anchors that have something right are learnt from, not those alone that are scored. Several folders of
-    different cuts make weights that hold for more than one season. Fit on earlier cuts than the one you report:
-    docs/ranking.md.
+    it. All warm anchors that have something right are learnt from, not those alone that are scored: where nothing is
+    remembered of an anchor, evidence and content need not be weighed against each other. Several folders of different
+    cuts make weights that hold for more than one season. Fit on earlier cuts than the one you report: docs/ranking.md.
     """
     from nearkin.contracts.weights import encode_weights, read_weights, require_new_id
     from nearkin.core.ranking import DEFAULT_WEIGHTS
@@ -120,19 +120,21 @@ def _judge(name: str, known: "Dataset", encoder: "ContentEncoder", half_life_day
 
     from nearkin.core.evidence import DAY_MS, EvidenceRules
     from nearkin.learning.fit_ranking import Judged
+    from nearkin.learning.item_to_item import WARM
     from nearkin.learning.offline_lookups import OfflineLookups
 
     evaluation = known.evaluation
-    positives = evaluation.truth.positives
+    positives, popularity = evaluation.truth.positives, evaluation.truth.popularity
+    anchors = [anchor for anchor in positives if popularity.get(anchor, 0) >= WARM]
     columns = (TextColumn("{task.description}", markup=False), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn())
     with Progress(*columns, console=terminal(stderr=True), transient=True) as progress:
         task = progress.add_task(f"encoding {name}", total=None)
         look_up = OfflineLookups(
             states_of(known), evaluation.training, encoder, EvidenceRules(half_life_ms=half_life_days * DAY_MS)
         )
-        progress.update(task, description=name, total=len(positives))
+        progress.update(task, description=name, total=len(anchors))
         judged = []
-        for one in look_up(list(positives)):
+        for one in look_up(anchors):
             right = positives[one.anchor]
             judged.append(Judged(one.features, np.array([facts.id in right for facts in one.candidates.facts])))
             progress.advance(task)

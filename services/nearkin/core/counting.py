@@ -34,7 +34,7 @@ from dataclasses import dataclass, field
 from typing import Final
 from zlib import crc32
 
-from nearkin.core.evidence import RESERVED, Metric, Tally, visit_pairs
+from nearkin.core.evidence import RESERVED, Metric, Tally, partners_of_each, visit_pairs
 from nearkin.core.feedback import Action, Impressions, Interaction, Visit
 from nearkin.core.position_bias import AT, SQUARES, WEIGHTS
 from nearkin.core.position_priors import DEFAULT_CURVE, POSITIONS, PositionPriors, prior_at
@@ -81,7 +81,7 @@ class Counting:
 
     shard_of: Callable[[str], int]
     priors: PositionPriors = field(default_factory=PositionPriors)
-    most_partners: int = 100
+    most_partners: int = 400
     curves: dict[str, tuple[float, ...]] = field(init=False, repr=False, compare=False)
 
     def __post_init__(self) -> None:
@@ -117,7 +117,7 @@ def most_pairs_of(event: Impressions | Interaction | Visit, by: Counting) -> Map
         case Interaction():
             return {by.shard_of(event.anchor): 7}
         case Visit():
-            of_an_item = min(len(event.items) - 1, by.most_partners) + 1
+            of_an_item = partners_of_each(len(event.items), by.most_partners) + 1
             return {shard: of_an_item * items for shard, items in Counter(map(by.shard_of, event.items)).items()}
 
 

@@ -27,6 +27,9 @@ MOVE_AFTER = 32
 
 DAY_MS = 86_400_000
 
+#: A visit adds so many pairs at most, or `FEWEST_PARTNERS` for each of its items.
+VISIT_PAIRS, FEWEST_PARTNERS = 160_000, 100
+
 #: Begins the id of an anchor that is no item: it holds what is counted of the whole stream (`core.counting`).
 RESERVED = "\x00"
 
@@ -309,10 +312,19 @@ def strength(counts: Sequence[float]) -> float:
     return sum(count for metric, count in enumerate(counts) if metric != Metric.EXPECTED)
 
 
+def partners_of_each(items: int, most_partners: int) -> int:
+    """With how many others an item of a visit is paired, given the visit's size and the most that is ever asked for.
+
+    Fewer in a larger visit, so that its cost stays bounded; all of them as long as that can be afforded, because what a
+    sample leaves out makes counts uneven: one pair in four that counts 4 is right on average only.
+    """
+    return min(items - 1, most_partners, max(FEWEST_PARTNERS, VISIT_PAIRS // max(items, 1)))
+
+
 def visit_pairs(visit_id: str, items: Sequence[str], most_partners: int) -> list[tuple[str, str, float]]:
     """The pairs of a visit in both directions, as (anchor, partner, weight).
 
-    Where an item has more than m = `most_partners` partners among n items, it gets m of them, drawn without
+    Where an item may have only m partners (`partners_of_each`) among n items, it gets m of them, drawn without
     replacement, each counted (n - 1) / m times: every pair's expectation is 1 as it is in a small visit
     (Horvitz and Thompson 1952), and the cost grows with n, not with its square. The draw is the visit's own, so a
     repeat gives the same pairs.
@@ -320,17 +332,17 @@ def visit_pairs(visit_id: str, items: Sequence[str], most_partners: int) -> list
     Args:
         visit_id: seeds the draw.
         items: distinct ids.
-        most_partners: m, at least 1.
+        most_partners: of an item at most, at least 1.
     """
-    others = len(items) - 1
-    if others <= most_partners:
+    others, drawn_of_each = len(items) - 1, partners_of_each(len(items), most_partners)
+    if drawn_of_each >= others:
         return [(anchor, partner, 1.0) for anchor in items for partner in items if partner != anchor]
     draw = random.Random(visit_id)  # noqa: S311 - a sample, not a secret
     pairs = []
     for place, anchor in enumerate(items):
         # Of the places of all others, numbered without the anchor's own.
-        drawn = draw.sample(range(others), most_partners)
-        pairs += [(anchor, items[other + (other >= place)], others / most_partners) for other in drawn]
+        drawn = draw.sample(range(others), drawn_of_each)
+        pairs += [(anchor, items[other + (other >= place)], others / drawn_of_each) for other in drawn]
     return pairs
 
 

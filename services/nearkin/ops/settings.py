@@ -62,10 +62,11 @@ class Settings(BaseSettings):
         400, ge=1, le=3650, description="An anchor that nothing happens to for so many days is forgotten."
     )
     evidence_most_partners: int = Field(
-        100,
+        400,
         ge=1,
         le=2000,
-        description="With how many others of its visit an item is paired at most, drawn without bias.",
+        description="With how many others of its visit an item is paired at most, drawn without bias; with fewer "
+        "from 400 items on, so that a visit adds 160,000 pairs at most, or 100 for each item.",
     )
     priors_every_s: float = Field(
         60.0, ge=0, le=86_400, description="How often position priors are learned, in seconds; 0 never does."
