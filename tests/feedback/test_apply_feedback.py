@@ -49,6 +49,15 @@ def large_basket(offset, size=30):
     return basket(offset, *(f"item-{offset}-{number}" for number in range(size)))
 
 
+async def having_counted(number):
+    """A worker that holds the partition and has counted all of its baskets."""
+    made = Made()
+    made.logs.hold(baskets(0, number))
+    await made.apply.begin(frozenset({VISITED}))
+    await made.apply(baskets(0, number))
+    return made
+
+
 async def test_a_batch_of_large_baskets_on_a_slow_store_is_no_stall_however_long_it_takes(monkeypatch):
     monkeypatch.setattr(module, "MOST_PAIRS", 40)
     clock, verdicts = [100.0], []
@@ -76,10 +85,7 @@ async def test_a_batch_of_large_baskets_on_a_slow_store_is_no_stall_however_long
 
 
 async def test_a_log_that_is_shorter_than_what_was_counted_of_it_is_not_waited_for_and_told():
-    made = Made()
-    made.logs.hold(baskets(0, 30))
-    await made.apply.begin(frozenset({VISITED}))
-    await made.apply(baskets(0, 30))
+    made = await having_counted(30)
     await made.apply.tick()
     made.logs.records[VISITED] = baskets(0, 20)
     made.logs.logs[VISITED] = Log("topic", 0, 20)
@@ -96,10 +102,7 @@ async def test_a_log_that_is_shorter_than_what_was_counted_of_it_is_not_waited_f
 
 
 async def test_an_end_that_the_broker_names_late_is_no_shorter_log():
-    made = Made()
-    made.logs.hold(baskets(0, 30))
-    await made.apply.begin(frozenset({VISITED}))
-    await made.apply(baskets(0, 30))
+    made = await having_counted(30)
     await made.apply.tick()
     made.logs.logs[VISITED] = Log("topic", 0, 20)
 
@@ -112,10 +115,7 @@ async def test_an_end_that_the_broker_names_late_is_no_shorter_log():
 
 
 async def test_a_store_that_comes_back_empty_beside_a_log_whose_end_is_named_late_is_filled_again():
-    made = Made()
-    made.logs.hold(baskets(0, 30))
-    await made.apply.begin(frozenset({VISITED}))
-    await made.apply(baskets(0, 30))
+    made = await having_counted(30)
     await made.apply.tick()
     made.logs.logs[VISITED] = Log("topic", 0, 20)
     made.store.__init__(EVIDENCE)
@@ -126,10 +126,7 @@ async def test_a_store_that_comes_back_empty_beside_a_log_whose_end_is_named_lat
 
 
 async def test_a_store_that_comes_back_empty_beside_a_log_that_is_shorter_counts_what_comes_there():
-    made = Made()
-    made.logs.hold(baskets(0, 30))
-    await made.apply.begin(frozenset({VISITED}))
-    await made.apply(baskets(0, 30))
+    made = await having_counted(30)
     await made.apply.tick()
     made.logs.records[VISITED] = baskets(0, 20)
     made.logs.logs[VISITED] = Log("topic", 0, 20)
@@ -142,10 +139,7 @@ async def test_a_store_that_comes_back_empty_beside_a_log_that_is_shorter_counts
 
 
 async def test_a_broker_that_gives_nothing_of_what_it_says_it_has_is_asked_again():
-    made = Made()
-    made.logs.hold(baskets(0, 30))
-    await made.apply.begin(frozenset({VISITED}))
-    await made.apply(baskets(0, 30))
+    made = await having_counted(30)
     await made.apply.tick()
     made.logs.records[VISITED] = baskets(0, 20)
 
@@ -227,10 +221,7 @@ async def test_a_new_store_has_missed_nothing_that_expired_before_it():
 
 
 async def test_a_store_that_comes_back_empty_is_told_what_is_counted_again_and_what_is_lost_for_good():
-    made = Made()
-    made.logs.hold(baskets(0, 50))
-    await made.apply.begin(frozenset({VISITED}))
-    await made.apply(baskets(0, 50))
+    made = await having_counted(50)
     await made.apply.tick()
     made.logs.logs[VISITED] = Log("topic", 20, 50)
     made.store.__init__(EVIDENCE)
