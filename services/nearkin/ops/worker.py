@@ -20,6 +20,7 @@ import mode
 from aiokafka import AIOKafkaConsumer
 from aiokafka.errors import KafkaError
 from aiokafka.protocol.group import LeaveGroupRequest
+from faust.tables import TableManager
 from faust.transport.drivers import aiokafka as driver
 from faust.types import TP, StreamT
 from yarl import URL
@@ -261,6 +262,7 @@ class Worker:
             broker_max_poll_records=max(512, self._batch),
             # A batch that waits for an engine must not hold a rebalance up: it goes on, and acknowledges nothing.
             stream_wait_empty=False,
+            TableManager=_Tables,
             table_standby_replicas=0,
             topic_allow_declare=False,
             topic_disable_leader=True,
@@ -532,6 +534,16 @@ class _App(faust.App):
         """Return when any service of the app has crashed."""
         while not self.crashed:  # noqa: ASYNC110  # an event of mode belongs to a loop that may be another thread's
             await asyncio.sleep(0.1)
+
+
+class _Tables(TableManager):
+    """Faust's tables. There are none, so what waits for them goes on at once; Faust gives them a second to appear."""
+
+    mundane_level = "debug"
+
+    async def on_start(self) -> None:
+        await self._update_channels()
+        await self.recovery.start()
 
 
 class _Thread(driver.AIOKafkaConsumerThread):
