@@ -245,6 +245,7 @@ class Parts:
         self.logs.mkdir(parents=True)
         self._stack = ExitStack()
         broker_port, index_port = free_port(), free_port()
+        self._broker_address = f"{LOOPBACK}:{broker_port}"
         self.broker_door, self.index_door = Door(broker_port), Door(index_port)
         self.bootstrap, self.qdrant_url = self.broker_door.address, f"http://{self.index_door.address}"
         self.redis_folder, self._redis_port = folder / "redis", free_port()
@@ -285,6 +286,8 @@ class Parts:
             return
         for part in parts:
             if part is self.broker:
+                # The door lets everybody in: a client would tell of broken connections, whatever fails later.
+                until(lambda: accepts(self._broker_address), "the broker listens")
                 until(lambda: broker_answers(self.bootstrap), "the broker answers")
                 apply_topics(self.bootstrap, PARTITIONS, replication=1)
             elif part is self.index:
