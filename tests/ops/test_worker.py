@@ -8,6 +8,7 @@ from pathlib import Path
 from types import SimpleNamespace
 
 import pytest
+from aiokafka import AIOKafkaProducer
 from aiokafka.errors import IllegalStateError
 from kafka import KafkaAdminClient, KafkaConsumer, KafkaProducer, TopicPartition
 from prometheus_client import CollectorRegistry
@@ -31,14 +32,19 @@ def broker():
 
 
 class Stage:
-    """A topic of its own with its dead letters, and workers on it."""
+    """A topic of its own with its dead letters, and workers on it.
 
-    def __init__(self, broker, folder, partitions=2):
-        self.broker, self.folder, self.partitions = broker, folder, partitions
+    Args:
+        broker: where it is.
+        folder: of what was applied, and of the logs.
+        served: the worker that serves it, where there is one that serves several.
+    """
+
+    def __init__(self, broker, folder, served=None):
+        self.broker, self.folder, self.served, self.partitions = broker, folder, served, 2
         self.topic = f"t-{uuid.uuid4().hex[:8]}"
-        self.applied_file = folder / "applied"
-        self.applied_file.touch()
-        self.away = self.applied_file.with_suffix(".away")
+        self.group = f"g-{self.topic}"
+        self.away, self.held = folder / "away", folder / "held"
         self.processes = []
 
     def make_topics(self):
@@ -48,33 +54,40 @@ class Stage:
         admin.close()
         return self
 
-    def worker(self, **environment):
+    def worker(self, *more, **environment):
+        """A worker of this topic and of those of more stages, which is not started yet."""
         process = ServiceProcess(
             [PROGRAM],
             self.folder / f"log-{len(self.processes)}",
             {
                 "NEARKIN_KAFKA_BOOTSTRAP": self.broker.bootstrap,
-                "TEST_GROUP": f"g-{self.topic}",
-                "TEST_TOPIC": self.topic,
-                "TEST_APPLIED": str(self.applied_file),
+                "TEST_GROUP": self.group,
+                "TEST_TOPICS": " ".join(stage.topic for stage in (self, *more)),
+                "TEST_APPLIED": str(self.folder),
                 **environment,
             },
         )
         self.processes.append(process)
+        for stage in more:
+            stage.group, stage.served = self.group, process
+        self.served = process
         return process
 
     def publish(self, *values, key=b"k", partition=None):
+        """Send values; their offsets."""
         producer = KafkaProducer(bootstrap_servers=self.broker.bootstrap, acks="all")
-        for future in [producer.send(self.topic, value, key=key, partition=partition) for value in values]:
-            future.get(30)
+        sent = [producer.send(self.topic, value, key=key, partition=partition) for value in values]
+        offsets = [future.get(30).offset for future in sent]
         producer.close()
+        return offsets
 
     def applied(self):
-        return self.applied_file.read_bytes().splitlines()
+        path = self.folder / self.topic
+        return path.read_bytes().splitlines() if path.exists() else []
 
     def committed(self):
         """The sum of the offsets that the group has committed."""
-        reader = KafkaConsumer(bootstrap_servers=self.broker.bootstrap, group_id=f"g-{self.topic}")
+        reader = KafkaConsumer(bootstrap_servers=self.broker.bootstrap, group_id=self.group)
         places = [TopicPartition(self.topic, partition) for partition in range(self.partitions)]
         total = sum(reader.committed(place) or 0 for place in places)
         reader.close(autocommit=False)
@@ -95,7 +108,7 @@ class Stage:
         return letters
 
     def log(self):
-        return "".join(process.log.read_text() for process in self.processes)
+        return self.served.log.read_text()
 
 
 @pytest.fixture
@@ -107,28 +120,41 @@ def stage(broker, tmp_path):
             process.kill()
 
 
+@pytest.fixture(scope="module")
+def stages(broker, tmp_path_factory):
+    """Some stages whose topics one worker serves: to join a group takes three seconds on this broker."""
+    folder = tmp_path_factory.mktemp("served")
+    one, *more = made = [Stage(broker, folder).make_topics() for _ in range(8)]
+    with one.worker(*more) as worker:
+        worker.until_ready()
+        yield iter(made)
+
+
+@pytest.fixture
+def served(stages):
+    """A stage that no other test has, with a worker that serves."""
+    return next(stages)
+
+
 def names(prefix, count):
     return [f"{prefix}-{number}".encode() for number in range(count)]
 
 
-def test_events_are_applied_in_the_order_of_their_partition_and_committed(stage):
+def test_events_are_applied_in_the_order_of_their_partition_and_committed(served):
     values = names("event", 200)
-    with stage.worker() as worker:
-        stage.publish(*values, partition=0)
-        worker.until_ready()
+    served.publish(*values, partition=0)
 
-        eventually(lambda: len(stage.applied()) >= 200, "all applied")
+    eventually(lambda: len(served.applied()) >= 200, "all applied")
 
-        assert stage.applied() == values
-        assert worker.metric("nearkin_skipped_offsets_total{") == 0
-        eventually(lambda: stage.committed() == 200, "all committed")
+    assert served.applied() == values
+    assert served.served.metric("nearkin_skipped_offsets_total{") == 0
+    eventually(lambda: served.committed() == 200, "all committed")
 
 
 def test_a_stopped_worker_has_committed_what_it_applied_and_applies_nothing_twice(stage):
     values = names("event", 50)
+    stage.publish(*values[:25])
     with stage.worker() as worker:
-        worker.until_ready()
-        stage.publish(*values[:25])
         eventually(lambda: len(stage.applied()) >= 25, "half applied")
 
         assert worker.stop() == 0
@@ -141,52 +167,43 @@ def test_a_stopped_worker_has_committed_what_it_applied_and_applies_nothing_twic
     assert stage.applied() == values
 
 
-def test_a_rejected_event_lies_among_the_dead_letters_with_its_bytes_and_where_it_came_from(stage):
-    with stage.worker() as worker:
-        stage.publish(b"before", b"reject", b"after", partition=1)
-        worker.until_ready()
-        eventually(lambda: len(stage.applied()) == 2, "the others applied")
-        (letter,) = stage.dead_letters(1)
+def test_a_rejected_event_lies_among_the_dead_letters_with_its_bytes_and_where_it_came_from(served):
+    served.publish(b"before", b"reject", b"after", partition=1)
+    eventually(lambda: len(served.applied()) == 2, "the others applied")
+    (letter,) = served.dead_letters(1)
 
-    assert stage.applied() == [b"before", b"after"]
+    assert served.applied() == [b"before", b"after"]
     assert (letter.key, letter.value) == (b"k", b"reject")
     headers = dict(letter.headers)
     assert headers["nearkin-reason"] == b"asked"
-    assert headers["nearkin-origin-topic"] == stage.topic.encode()
+    assert headers["nearkin-origin-topic"] == served.topic.encode()
     assert (headers["nearkin-origin-partition"], headers["nearkin-origin-offset"]) == (b"1", b"1")
 
 
-def test_an_event_of_nothing_but_nulls_becomes_a_dead_letter_of_nulls(stage, broker):
-    async def publish_nulls():
-        from aiokafka import AIOKafkaProducer
+async def test_an_event_of_nothing_but_nulls_becomes_a_dead_letter_of_nulls(served):
+    async with AIOKafkaProducer(bootstrap_servers=served.broker.bootstrap) as producer:
+        batch = producer.create_batch()
+        batch.append(key=None, value=None, timestamp=None)
+        await (await producer.send_batch(batch, served.topic, partition=0))
+    served.publish(b"after", partition=0)
 
-        async with AIOKafkaProducer(bootstrap_servers=broker.bootstrap) as producer:
-            batch = producer.create_batch()
-            batch.append(key=None, value=None, timestamp=None)
-            await (await producer.send_batch(batch, stage.topic, partition=0))
-
-    asyncio.run(publish_nulls())
-    with stage.worker() as worker:
-        stage.publish(b"after", partition=0)
-        worker.until_ready()
-        (letter,) = stage.dead_letters(1)
-        eventually(lambda: stage.applied() == [b"after"], "the next event is served")
+    (letter,) = served.dead_letters(1)
+    eventually(lambda: served.applied() == [b"after"], "the next event is served")
 
     assert (letter.key, letter.value) == (None, None)
 
 
-def test_one_event_that_fails_as_nobody_foresaw_is_put_aside_and_its_words_are_told_nowhere(stage):
-    with stage.worker() as worker:
-        stage.publish(*names("before", 5), b"crash", *names("after", 5), partition=0)
-        worker.until_ready()
-        (letter,) = stage.dead_letters(1)
-        eventually(lambda: len(set(stage.applied())) == 10, "the others applied")
-        eventually(lambda: stage.committed() == 11, "all committed")
+def test_one_event_that_fails_as_nobody_foresaw_is_put_aside_and_its_words_are_told_nowhere(served):
+    served.publish(*names("before", 5), b"crash", *names("after", 5), partition=0)
+    (letter,) = served.dead_letters(1)
+    eventually(lambda: len(set(served.applied())) == 10, "the others applied")
+    eventually(lambda: served.committed() == 11, "all committed")
 
     headers = dict(letter.headers)
     assert headers["nearkin-reason"] == b"internal"
     assert b"ValueError" in headers["nearkin-problem"]
-    assert "words of the event" not in stage.log()
+    assert "a batch failed unexpectedly" in served.log()
+    assert "words of the event" not in served.log()
     assert b"words of the event" not in b"".join(headers.values())
 
 
@@ -198,28 +215,27 @@ def test_a_worker_whose_every_event_fails_ends_itself_with_nothing_acknowledged(
     assert stage.committed() == 0
 
 
-def test_a_temporary_failure_is_retried_in_place_with_nothing_acknowledged(stage):
-    stage.away.touch()
+def test_a_temporary_failure_is_retried_in_place_with_nothing_acknowledged(served):
+    worker = served.served
+    served.away.touch()
     values = names("event", 20)
-    with stage.worker() as worker:
-        stage.publish(*values, partition=0)
-        eventually(lambda: "engine" in worker.ready()[1], "it says that it waits")
-        assert worker.ready()[1]["engine"] == "the index is unavailable: it is away"
-        eventually(lambda: worker.metric('nearkin_retries_total{engine="index"}') >= 5, "several tries")
-        assert (stage.committed(), stage.applied()) == (0, [])
+    served.publish(*values, partition=0)
+    eventually(lambda: "engine" in worker.ready()[1], "it says that it waits")
+    assert worker.ready()[1]["engine"] == "the index is unavailable: it is away"
+    eventually(lambda: worker.metric('nearkin_retries_total{engine="index"}') >= 5, "several tries")
+    assert (served.committed(), served.applied()) == (0, [])
 
-        stage.away.unlink()
+    served.away.unlink()
 
-        eventually(lambda: stage.committed() == 20, "all committed")
-        eventually(lambda: worker.ready()[0], "ready again")
-
-    assert stage.applied() == values
+    eventually(lambda: served.committed() == 20, "all committed")
+    eventually(lambda: worker.ready()[0], "ready again")
+    assert served.applied() == values
 
 
 def test_a_worker_that_retries_stops_when_asked_and_acknowledges_nothing(stage):
     stage.away.touch()
+    stage.publish(b"event")
     with stage.worker() as worker:
-        stage.publish(b"event")
         eventually(lambda: "engine" in worker.ready()[1], "it retries")
 
         assert worker.stop() == 0
@@ -228,21 +244,24 @@ def test_a_worker_that_retries_stops_when_asked_and_acknowledges_nothing(stage):
 
 
 def test_a_worker_asked_to_stop_finishes_its_batch_and_commits_it(stage):
+    stage.held.touch()
+    stage.publish(b"hold", partition=0)
     with stage.worker(TEST_BATCH="1") as worker:
         worker.until_ready()
-        stage.publish(b"slow", partition=0)
         eventually(lambda: worker.metric("nearkin_batch_events_count") == 1, "it has taken the event")
+        worker.process.send_signal(signal.SIGTERM)
+        eventually(lambda: worker.ready()[1].get("worker") == "stopping", "it has heard")
 
-        assert worker.stop() == 0
+        stage.held.unlink()
 
-    assert stage.applied() == [b"slow"]
+        assert worker.exit() == 0
+    assert stage.applied() == [b"hold"]
     assert stage.committed() == 1
 
 
 def test_a_worker_that_hangs_ends_itself_so_that_another_can_go_on(stage):
-    with stage.worker(NEARKIN_STALL_TIMEOUT_S="3") as worker:
-        stage.publish(b"hang", partition=0)
-
+    stage.publish(b"hang", partition=0)
+    with stage.worker(NEARKIN_STALL_TIMEOUT_S="1") as worker:
         assert worker.exit() == 70
 
     assert "in flight" in stage.log() or "has waited" in stage.log()
@@ -257,9 +276,7 @@ def test_a_worker_waits_for_a_broker_that_is_not_there_yet_and_says_so(tmp_path)
             eventually(lambda: "does not answer" in worker.ready()[1].get("broker", ""), "it says what it waits for")
             broker.start()
             eventually(lambda: "nearkin topics apply" in worker.ready()[1].get("broker", ""), "it names the remedy")
-            stage.make_topics()
-            worker.until_ready()
-            stage.publish(b"event")
+            stage.make_topics().publish(b"event")
             eventually(lambda: stage.applied() == [b"event"], "applied")
 
 

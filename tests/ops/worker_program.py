@@ -1,10 +1,12 @@
 """A worker whose handler does what an event tells it to; run as a process by tests of ops/worker.py.
 
-It appends every value that it applies to the file TEST_APPLIED, one line each, and acknowledges as any worker does.
+It appends every value that it applies to the file of its topic's name in the folder TEST_APPLIED, one line each, and
+acknowledges as any worker does.
 """
 
 import asyncio
 import os
+from collections import defaultdict
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -21,15 +23,15 @@ from nearkin.ops.settings import load_settings
 from nearkin.ops.worker import Worker
 
 APPLIED = Path(os.environ["TEST_APPLIED"])
-#: While this file is there, the engine that the handler needs is away.
-AWAY = APPLIED.with_suffix(".away")
+#: While this file is there, the engine that the handler needs is away; and: an event that asks for it is held.
+AWAY, HELD = APPLIED / "away", APPLIED / "held"
 
 
 async def handle(records: Sequence[Record]) -> list[Rejected]:
     if AWAY.exists():
         raise Unavailable("index", "it is away")
     rejected = []
-    applied = []
+    applied = defaultdict(list)
     for record in records:
         if record.value in (None, b"reject"):
             error = InvalidEvent("it asks for it", field="value", remedy="ask for something else", reason="asked")
@@ -39,15 +41,16 @@ async def handle(records: Sequence[Record]) -> list[Rejected]:
             raise ValueError("words of the event")
         if record.value == b"hang":
             await asyncio.Event().wait()
-        if record.value.startswith(b"slow"):
-            await asyncio.sleep(1.5)
-        applied.append(record.value)
-    await asyncio.to_thread(append, b"".join(value + b"\n" for value in applied))
+        while record.value == b"hold" and HELD.exists():  # noqa: ASYNC110  # a file is no event
+            await asyncio.sleep(0.02)
+        applied[record.topic].append(record.value + b"\n")
+    for topic, lines in applied.items():
+        await asyncio.to_thread(append, APPLIED / topic, b"".join(lines))
     return rejected
 
 
-def append(lines: bytes) -> None:
-    with APPLIED.open("ab") as file:
+def append(path: Path, lines: bytes) -> None:
+    with path.open("ab") as file:
         file.write(lines)
 
 
@@ -55,7 +58,7 @@ async def serve(settings, metrics, health):
     return await Worker(
         settings,
         group=os.environ["TEST_GROUP"],
-        topics=[Topic(os.environ["TEST_TOPIC"], 3_600_000)],
+        topics=[Topic(name, 3_600_000) for name in os.environ["TEST_TOPICS"].split()],
         handle=handle,
         metrics=metrics,
         health=health,
