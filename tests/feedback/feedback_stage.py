@@ -4,22 +4,28 @@ import asyncio
 import json
 import random
 import time
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
-from kafka import KafkaConsumer, KafkaProducer, TopicPartition
+from aiokafka.admin import AIOKafkaAdminClient
+from kafka import KafkaAdminClient, KafkaConsumer, KafkaProducer, TopicPartition
+from kafka.admin import MemberToRemove
 from redis import Redis
 
 from feedback.reference import Recount, find_differences, find_strange_keys, recount
 from nearkin.contracts.topics import FEEDBACK, VISITS
 from nearkin.core.evidence import DAY_MS, EvidenceRules, Metric, Source
 from nearkin.embedded.broker import EmbeddedBroker
+from nearkin.feedback.app import GROUP
 from nearkin.ops.read_log import Logs
 from nearkin.ops.record import Record
 from nearkin.ops.settings import load_settings
 from nearkin.ops.topics import apply_topics
 from nearkin.stores.evidence import connect
-from ops.service_process import ServiceProcess, eventually
+from ops.service_process import ServiceProcess
 from stores.redis_process import RedisProcess
+from waiting import until
 
 PARTITIONS = 4
 ITEMS = [f"item-{number:03}" for number in range(60)]
@@ -89,6 +95,28 @@ class FeedbackStage:
         process.start()
         return process
 
+    def kill(self, worker: "FeedbackProcess") -> None:
+        """End the only worker at once, and its session, which the broker would give up after six seconds."""
+        worker.kill()
+        members = asyncio.run(self._members())
+        with self.admin() as admin:
+            admin.remove_group_members(GROUP, [MemberToRemove(member_id=member) for member in members])
+
+    async def _members(self) -> list[str]:
+        admin = AIOKafkaAdminClient(bootstrap_servers=self.broker.bootstrap)
+        await admin.start()
+        try:
+            ((group,),) = [answer.groups for answer in await admin.describe_consumer_groups([GROUP])]
+        finally:
+            await admin.close()
+        return [member_id for member_id, *_ in group[5]]
+
+    @contextmanager
+    def admin(self) -> Iterator[KafkaAdminClient]:
+        admin = KafkaAdminClient(bootstrap_servers=self.broker.bootstrap)
+        yield admin
+        admin.close()
+
     def publish(self, sent: list[Sent]) -> None:
         producer = KafkaProducer(bootstrap_servers=self.broker.bootstrap, acks="all")
         for future in [producer.send(topic, value, key=key) for topic, key, value in sent]:
@@ -114,14 +142,16 @@ class FeedbackStage:
         return records
 
     def dead_letters(self) -> list:
+        """Those that are there by now: what was refused is put aside before a guard passes it."""
         letters = []
         consumer = KafkaConsumer(bootstrap_servers=self.broker.bootstrap, enable_auto_commit=False)
-        for topic in (FEEDBACK.dead_letters, VISITS.dead_letters):
-            places = [TopicPartition(topic.name, partition) for partition in range(PARTITIONS)]
-            consumer.assign(places)
-            consumer.seek_to_beginning(*places)
-            while polled := consumer.poll(1000):
-                letters += [letter for found in polled.values() for letter in found]
+        topics = [FEEDBACK.dead_letters.name, VISITS.dead_letters.name]
+        places = [TopicPartition(topic, partition) for topic in topics for partition in range(PARTITIONS)]
+        consumer.assign(places)
+        consumer.seek_to_beginning(*places)
+        ends = consumer.end_offsets(places)
+        while any(consumer.position(place) < end for place, end in ends.items()):
+            letters += [letter for found in consumer.poll(1000).values() for letter in found]
         consumer.close(autocommit=False)
         return letters
 
@@ -146,7 +176,7 @@ class FeedbackStage:
 
         return self.with_store(read)
 
-    def until_applied(self, ceiling_s: float = 90) -> None:
+    def until_applied(self) -> None:
         """Wait until every guard has passed everything."""
 
         def passed():
@@ -154,7 +184,7 @@ class FeedbackStage:
                 assert process.process.poll() in (None, -9, 0), process.log.read_text()[-3000:]
             return all(min(held) >= self.ends[place] for place, held in self.guards().items())
 
-        eventually(passed, f"all applied; guards {self.guards()}, ends {self.ends}", ceiling_s)
+        until(passed, f"all applied, to {self.ends}")
 
     def recounted(self, **how) -> Recount:
         """What the log comes to, now."""

@@ -1,6 +1,5 @@
 """What the feedback worker promises, on a real broker and a real Redis: every event counts once, whatever happens."""
 
-import asyncio
 import json
 import random
 import shutil
@@ -8,11 +7,11 @@ import signal
 import time
 
 import pytest
-from aiokafka import AIOKafkaConsumer, TopicPartition
-from kafka import KafkaAdminClient
+from kafka import TopicPartition
+from kafka.structs import OffsetAndMetadata
 from redis import Redis
 
-from feedback.feedback_stage import ITEMS, PARTITIONS, USERS, FeedbackStage, as_sent, make_events
+from feedback.feedback_stage import ITEMS, USERS, FeedbackStage, as_sent, make_events
 from nearkin.contracts.topics import FEEDBACK, VISITS
 from nearkin.core.position_priors import Method, PositionPriors, Prior, SurfacePriors
 from nearkin.feedback.app import GROUP
@@ -29,25 +28,16 @@ def stage(tmp_path):
         yield running
 
 
-def commit(stage, offset):
-    """Make the group's commit of each partition an offset, as its only member."""
+@pytest.fixture(scope="module")
+def shared(tmp_path_factory):
+    """A stage with one worker that serves whoever only publishes, and sees to it that no event comes twice.
 
-    async def run():
-        consumer = AIOKafkaConsumer(
-            FEEDBACK.name,
-            VISITS.name,
-            bootstrap_servers=stage.broker.bootstrap,
-            group_id=GROUP,
-            enable_auto_commit=False,
-        )
-        await consumer.start()
-        async with asyncio.timeout(60):
-            while len(consumer.assignment()) < 2 * PARTITIONS:
-                await consumer.getmany(timeout_ms=100)
-        await consumer.commit({TopicPartition(*place): offset(end) for place, end in stage.ends.items()})
-        await consumer.stop()
-
-    asyncio.run(run())
+    To join a group takes three seconds on this broker. The log grows from test to test, and the evidence must be what
+    the whole of it comes to.
+    """
+    with FeedbackStage(tmp_path_factory.mktemp("shared"), **NO_LEARNING) as running:
+        running.worker().until_ready()
+        yield running
 
 
 def slate(number, **fields):
@@ -57,24 +47,24 @@ def slate(number, **fields):
     return as_sent(event | fields)
 
 
-def test_counts_equal_a_recount_of_the_log_with_repeats_shuffles_late_and_bad_events(stage):
-    draw = random.Random(1)
-    worker = stage.worker()
-    stage.publish(make_events(draw, 400))
+def test_counts_equal_a_recount_of_the_log_with_repeats_shuffles_late_and_bad_events(shared):
+    (worker,) = shared.processes
+    outcomes = [f'nearkin_events_total{{outcome="{outcome}"' for outcome in ("repeated", "clamped")]
+    before, told = shared.recounted(), [worker.metric(outcome) for outcome in outcomes]
+    shared.publish(make_events(random.Random(1), 400, prefix="counted"))
 
-    stage.until_applied()
+    shared.until_applied()
 
-    assert stage.differences() == []
-    recounted = stage.recounted()
-    assert worker.metric('nearkin_events_total{outcome="repeated"') == recounted.repeated > 10
-    assert worker.metric('nearkin_events_total{outcome="clamped"') == recounted.clamped >= 7
-    assert {(letter.topic, letter.partition) for letter in stage.dead_letters()}
+    assert shared.differences() == []
+    recounted = shared.recounted()
+    repeated, clamped = (worker.metric(outcome) - was for outcome, was in zip(outcomes, told, strict=True))
+    assert repeated == recounted.repeated - before.repeated > 10
+    assert clamped == recounted.clamped - before.clamped >= 7
     origins = {
         tuple(header[f"nearkin-origin-{name}"].decode() for name in ("topic", "partition", "offset"))
-        for header in map(dict, (letter.headers for letter in stage.dead_letters()))
+        for header in map(dict, (letter.headers for letter in shared.dead_letters()))
     }
     assert origins == {tuple(map(str, place)) for place in recounted.refused}
-    assert worker.stop() == 0
 
 
 def test_priors_that_are_in_force_count_from_the_first_event_on_and_later_ones_from_when_they_come(stage):
@@ -115,32 +105,33 @@ def test_a_worker_that_is_told_to_stop_in_a_long_batch_ends_in_time_and_another_
     assert 0 < max(guards) < 400
 
 
-def test_a_redis_that_is_emptied_while_the_worker_runs_is_filled_again(stage):
-    worker = stage.worker()
-    stage.publish(make_events(random.Random(9), 200))
-    stage.until_applied()
+def test_a_redis_that_is_emptied_while_the_worker_runs_is_filled_again(shared):
+    (worker,) = shared.processes
+    shared.publish(make_events(random.Random(9), 200, prefix="emptied"))
+    shared.until_applied()
+    noticed = worker.metric("nearkin_evidence_regressions_total")
 
-    with Redis.from_url(stage.redis.url) as connection:
+    with Redis.from_url(shared.redis.url) as connection:
         connection.flushall()
 
-    stage.until_applied()
-    assert stage.differences() == []
-    assert worker.metric("nearkin_evidence_regressions_total") > 0
+    shared.until_applied()
+    assert shared.differences() == []
+    assert worker.metric("nearkin_evidence_regressions_total") > noticed
     assert worker.metric("nearkin_feedback_expired_total") == 0
 
 
-def test_a_dead_letter_names_nobody(stage):
-    stage.worker()
-    wrong = {"kind": "impressions", "anchor": ITEMS[0], "user": "ann@example.org"}
-    stage.publish([(FEEDBACK.name, ITEMS[0].encode(), json.dumps(wrong).encode()), slate(1)])
-    stage.until_applied()
+def test_a_dead_letter_names_nobody(shared):
+    wrong = {"kind": "impressions", "anchor": "shown to ann", "user": "ann@example.org"}
+    shared.publish([(FEEDBACK.name, b"shown to ann", json.dumps(wrong).encode()), slate(1)])
+    shared.until_applied()
 
-    (letter,) = stage.dead_letters()
+    (letter,) = [letter for letter in shared.dead_letters() if letter.key == b"shown to ann"]
 
     assert json.loads(letter.value)["user"] == "[redacted]"
     assert dict(letter.headers)["nearkin-reason"] == b"not_a_pseudonym"
 
 
+@pytest.mark.slow
 def test_a_worker_that_is_killed_again_and_again_counts_everything_once(stage):
     draw = random.Random(2)
     for round_ in range(4):
@@ -148,7 +139,7 @@ def test_a_worker_that_is_killed_again_and_again_counts_everything_once(stage):
         worker = stage.worker(NEARKIN_FEEDBACK_BATCH="7")
         eventually(lambda worker=worker: worker.counts(), "it has counted something")
         time.sleep(draw.uniform(0, 0.5))
-        worker.kill()
+        stage.kill(worker)
     stage.worker()
 
     stage.until_applied()
@@ -156,17 +147,20 @@ def test_a_worker_that_is_killed_again_and_again_counts_everything_once(stage):
     assert stage.differences() == []
 
 
-@pytest.mark.parametrize(
-    "committed", [lambda end: end, lambda end: 0], ids=["commit_ahead_of_guards", "commit_behind_guards"]
-)
-def test_the_guards_and_not_the_group_say_where_to_go_on(stage, committed):
+def test_the_guards_and_not_the_group_say_where_a_killed_workers_successor_goes_on(stage):
     draw = random.Random(3)
     worker = stage.worker(NEARKIN_FEEDBACK_BATCH="7")
     stage.publish(make_events(draw, 300, prefix="first"))
     eventually(worker.counts, "it has counted something")
-    worker.kill()
+    stage.kill(worker)
     stage.publish(make_events(draw, 300, prefix="second"))
-    commit(stage, committed)
+    # On half of the partitions of each topic, the group is far ahead of the guards, and on the others far behind.
+    committed = {place: end if place[1] % 2 else 0 for place, end in stage.ends.items()}
+    with stage.admin() as admin:
+        offsets = {TopicPartition(*place): OffsetAndMetadata(at, "", -1) for place, at in committed.items()}
+        admin.alter_group_offsets(GROUP, offsets)
+        told = admin.list_group_offsets(GROUP)[GROUP]
+        assert {place: told[TopicPartition(*place)].offset for place in committed} == committed
     stage.worker()
 
     stage.until_applied()
@@ -174,6 +168,7 @@ def test_the_guards_and_not_the_group_say_where_to_go_on(stage, committed):
     assert stage.differences() == []
 
 
+@pytest.mark.slow
 def test_a_zombie_and_its_successor_count_everything_once(stage):
     draw = random.Random(4)
     zombie = stage.worker(NEARKIN_FEEDBACK_BATCH="7")
@@ -194,6 +189,7 @@ def test_a_zombie_and_its_successor_count_everything_once(stage):
     assert stage.differences() == []
 
 
+@pytest.mark.slow
 def test_two_workers_that_come_and_go_count_everything_once(stage):
     draw = random.Random(5)
     first = stage.worker(NEARKIN_FEEDBACK_BATCH="7")
@@ -209,39 +205,39 @@ def test_two_workers_that_come_and_go_count_everything_once(stage):
     assert stage.differences() == []
 
 
-def test_a_redis_that_comes_back_from_an_older_file_is_noticed_and_counts_again_what_it_lost(stage):
+def test_a_redis_that_comes_back_from_an_older_file_is_noticed_and_counts_again_what_it_lost(shared):
     draw = random.Random(6)
-    worker = stage.worker()
-    stage.publish(make_events(draw, 300, prefix="first"))
-    stage.until_applied()
-    copy = stage.folder / "older"
-    stage.redis.kill()
-    shutil.copytree(stage.redis.data, copy)
-    stage.redis.start()
-    stage.publish(make_events(draw, 300, prefix="second"))
-    stage.until_applied()
-    stage.redis.kill()
-    shutil.rmtree(stage.redis.data)
-    shutil.copytree(copy, stage.redis.data)
-    stage.redis.start()
+    (worker,) = shared.processes
+    shared.publish(make_events(draw, 300, prefix="kept"))
+    shared.until_applied()
+    noticed = worker.metric("nearkin_evidence_regressions_total")
+    copy = shared.folder / "older"
+    shared.redis.kill()
+    shutil.copytree(shared.redis.data, copy)
+    shared.redis.start()
+    shared.publish(make_events(draw, 300, prefix="lost"))
+    shared.until_applied()
+    shared.redis.kill()
+    shutil.rmtree(shared.redis.data)
+    shutil.copytree(copy, shared.redis.data)
+    shared.redis.start()
 
-    stage.until_applied()  # nothing new comes: it is the guards that tell
+    shared.until_applied()  # nothing new comes: it is the guards that tell
 
-    assert stage.differences() == []
-    assert worker.metric("nearkin_evidence_regressions_total") > 0
+    assert shared.differences() == []
+    assert worker.metric("nearkin_evidence_regressions_total") > noticed
 
 
-def test_a_redis_that_is_away_is_waited_for(stage):
-    draw = random.Random(7)
-    worker = stage.worker().until_ready()
-    stage.redis.kill()
-    stage.publish(make_events(draw, 200))
+def test_a_redis_that_is_away_is_waited_for(shared):
+    (worker,) = shared.processes
+    shared.redis.kill()
+    shared.publish(make_events(random.Random(7), 200, prefix="waited"))
     eventually(lambda: "engine" in worker.ready()[1], "it says that it waits")
-    stage.redis.start()
+    shared.redis.start()
 
-    stage.until_applied()
+    shared.until_applied()
 
-    assert stage.differences() == []
+    assert shared.differences() == []
     eventually(lambda: worker.ready()[0], "it is ready again")
 
 
@@ -270,10 +266,8 @@ def test_a_topic_that_is_made_again_is_counted_from_its_first_event(stage):
     stage.publish([slate(number) for number in range(30)])
     stage.until_applied()
     before = stage.exposures_of(ITEMS[0])
-    admin = KafkaAdminClient(bootstrap_servers=stage.broker.bootstrap)
-    names = [topic.name for topic in (FEEDBACK, VISITS)]
-    admin.delete_topics(names)
-    admin.close()
+    with stage.admin() as admin:
+        admin.delete_topics([FEEDBACK.name, VISITS.name])
     stage.make_topics()
     stage.ends.clear()
     stage.publish([slate(number, event_id=f"again-{number}") for number in range(20)])
@@ -297,20 +291,23 @@ def test_a_replay_of_an_old_log_counts_on_the_streams_own_clock(stage):
     assert stage.differences(clock="stream", at_ms=then + 60 * day) == []
 
 
-def test_the_age_of_an_event_is_told_for_each_stage_and_no_offset_is_skipped(stage):
-    worker = stage.worker().until_ready()
-    began = time.time()
-    stage.publish([slate(1, user=USERS[0], occurred_at=int(began * 1000) - 60_000)])
-    stage.until_applied()
-    ceiling = time.time() - began + 60
-    freshness = "nearkin_evidence_freshness_seconds"
-    eventually(lambda: worker.metric(f'{freshness}_count{{stage="occurred_to_applied"}}'), "it is told")
+def test_the_age_of_an_event_is_told_for_each_stage_and_no_offset_is_skipped(shared):
+    (worker,) = shared.processes
 
-    ages = [worker.metric(f'{freshness}_sum{{stage="{stage_}"}}') for stage_ in EVIDENCE_STAGES]
-    counts = [worker.metric(f'{freshness}_count{{stage="{stage_}"}}') for stage_ in EVIDENCE_STAGES]
+    def told(what):
+        freshness = f"nearkin_evidence_freshness_seconds_{what}"
+        return [worker.metric(f'{freshness}{{stage="{stage}"}}') for stage in EVIDENCE_STAGES]
+
+    sums, counts = told("sum"), told("count")
+    began = time.time()
+    shared.publish([slate(2, user=USERS[0], occurred_at=int(began * 1000) - 60_000)])
+    shared.until_applied()
+    ceiling = time.time() - began + 60
+    eventually(lambda: told("count") == [count + 1 for count in counts], "it is told")
+
+    ages = [age - was for age, was in zip(told("sum"), sums, strict=True)]
 
     whole = ages[EVIDENCE_STAGES.index("occurred_to_applied")]
-    assert counts == [1] * len(EVIDENCE_STAGES)
     assert 60 <= whole <= ceiling
     assert sum(ages) - whole == pytest.approx(whole, abs=0.01)
     assert worker.metric("nearkin_skipped_offsets_total") == 0
