@@ -99,7 +99,8 @@ def test_a_running_stack_is_used_on_request_and_must_have_the_logs_own_clock(sho
         (["log.csv", "--cut", "2010-10-01", "--items", "items.jsonl"], "no visit is before the cut"),
     ],
 )
-def test_what_cannot_be_evaluated_is_refused_before_anything_starts(nearkin, shop, arguments, said):
+def test_what_cannot_be_evaluated_is_refused_before_anything_starts(nearkin, shop, monkeypatch, arguments, said):
+    monkeypatch.setenv("NEARKIN_REDIS_TIMEOUT_S", "never")  # with which nothing starts, and this would be said instead
     (shop / "bad.jsonl").write_text('{"id": "mug-red", "title": "Red mug", "price": {"amount": -1, "currency": "EUR"}}')
     (shop / "empty.jsonl").write_text('{"id": "mug-red"}')
     result = nearkin("evaluate", *arguments)

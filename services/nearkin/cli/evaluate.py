@@ -121,13 +121,13 @@ def evaluate(
     chosen = [one for one in Ranking if not rankings or one in rankings or one == against]
     console = terminal(stderr=True)
     known = _read(dataset, items, cut, until)
-    evaluation = known.evaluation
+    evaluation, records = known.evaluation, [_record(line) for line in known.items]
     done = Evaluated(dataset, len(known.items), len(known.without_text), len(evaluation.training), k, Ranking(against))
     _tell_what_is_missing(console, known)
 
     async def work(settings: "Settings") -> dict[Ranking, Answers]:
         with _progress(console) as progress:
-            return await _answer(known, settings, chosen, done, progress)
+            return await _answer(known, records, settings, chosen, done, progress)
 
     runs = _beside_the_running(work, data) if running else _beside_its_own(work, console)
     done.scores = score_rankings(runs, evaluation, done.against, k)
@@ -264,16 +264,20 @@ def _beside_the_running(work: "Callable[[Settings], Any]", data: Path | None) ->
 
 
 async def _answer(
-    known: "Dataset", settings: "Settings", rankings: Sequence[Ranking], done: Evaluated, progress: Progress
+    known: "Dataset",
+    records: Sequence[Outgoing],
+    settings: "Settings",
+    rankings: Sequence[Ranking],
+    done: Evaluated,
+    progress: Progress,
 ) -> dict[Ranking, Answers]:
-    """Publish what is known before the cut, wait until it counts, and ask for every anchor under each ranking."""
+    """Publish the items and what is known before the cut; once it counts, ask for every anchor under each ranking."""
     from nearkin.cli.answer_anchors import answer_anchors
     from nearkin.cli.load_items import load_items
     from nearkin.cli.replay_visits import replay_visits
     from nearkin.client.lookup import LookupClient
 
     anchors = [anchor for found in known.evaluation.truth.slices.values() for anchor in found]
-    records = [_record(line) for line in known.items]
     async with LookupClient(settings.lookup_address) as lookups:
         with _timed(done, "items"):
             task = progress.add_task("items to the index", total=len(records))
