@@ -2,6 +2,7 @@
 
 from pathlib import Path
 
+import pytest
 from rich.console import Console
 
 from nearkin.cli.evaluate import read_shipped
@@ -12,16 +13,20 @@ from nearkin.learning.score import Interval, Score
 README = " ".join((Path(__file__).parents[2] / "README.md").read_text().split())
 
 
-def test_the_readme_says_which_invoices_are_replayed_and_how_many_items_are_looked_up():
-    evaluation = read_shipped(CUT).evaluation
+@pytest.fixture(scope="module")
+def evaluation():
+    return read_shipped(CUT).evaluation
+
+
+def test_the_readme_says_which_invoices_are_replayed_and_how_many_items_are_looked_up(evaluation):
     chosen = [one for one in evaluation.training if one.at >= FROM and LEAST <= len(one.items) <= LARGEST]
     assert (FROM.month, CUT.month) == (8, 10)
     assert f"those of {LEAST} to {LARGEST} products, {len(chosen):,} of the {len(evaluation.training):,}" in README
     assert f"it looks {len(evaluation.truth.slices['warm'][::ONE_IN])} items up by content alone" in README
 
 
-def test_nothing_of_the_asked_time_is_replayed():
-    assert all(one.at < CUT for one in read_shipped(CUT).evaluation.training)
+def test_nothing_of_the_asked_time_is_replayed(evaluation):
+    assert all(one.at < CUT for one in evaluation.training)
 
 
 def test_a_person_sees_the_same_anchor_before_and_after_and_what_was_bought_on_a_narrow_terminal(capsys):

@@ -299,15 +299,15 @@ def test_what_waited_for_a_paused_broker_arrives_once():
     with EmbeddedBroker() as broker:
         apply_topics(broker.bootstrap, 4, 1)
         # Requests time out during the pause and are sent again: the broker must know them.
-        with Producer(broker.bootstrap, request_timeout_ms=1500) as producer:
+        with Producer(broker.bootstrap, request_timeout_ms=800) as producer:
             producer.delete("first").result(timeout=30)
             broker.pause()
-            resume = threading.Timer(4, broker.resume)
+            resume = threading.Timer(2.2, broker.resume)
             resume.start()
             outcomes = [producer.delete(f"mug-{number}") for number in range(50)]
             assert all(outcome.result(timeout=60) for outcome in outcomes)
             resume.join()
-        with KafkaConsumer(bootstrap_servers=broker.bootstrap, consumer_timeout_ms=3000) as consumer:
+        with KafkaConsumer(bootstrap_servers=broker.bootstrap, consumer_timeout_ms=1000) as consumer:
             consumer.assign([TopicPartition("items.v1", number) for number in range(4)])
             consumer.seek_to_beginning()
             kept = [json.loads(record.value)["id"] for record in consumer]

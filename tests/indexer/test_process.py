@@ -1,5 +1,6 @@
 """`python -m nearkin.indexer` on a real broker and the real index: what it serves, refuses and says."""
 
+import asyncio
 import json
 import os
 import socket
@@ -11,7 +12,9 @@ from nearkin.client.producer import Producer
 from nearkin.contracts.topics import ITEMS, ITEMS_BULK
 from nearkin.core.item import Content, Offer, Price
 from nearkin.embedded.broker import EmbeddedBroker
+from nearkin.ops.settings import load_settings
 from nearkin.ops.topics import apply_topics
+from nearkin.stores.qdrant import connect
 from ops.service_process import ServiceProcess, eventually
 from stores.owner_process import OwnerProcess
 
@@ -67,7 +70,7 @@ def test_what_the_contract_refuses_is_put_aside_with_its_reason_and_the_next_eve
 
         letters = dead_letters(stack, len(POISON))
         eventually(lambda: process.metric('nearkin_events_total{outcome="applied"') == 1, "the next event is served")
-        eventually(lambda: process.metric("nearkin_index_points") >= 1, "it is in the index")
+        assert asyncio.run(read_titles(stack, "mug")) == ["red mug"]
 
         assert [
             (letter.key, letter.value, dict(letter.headers)["nearkin-reason"].decode()) for letter in letters
@@ -76,6 +79,16 @@ def test_what_the_contract_refuses_is_put_aside_with_its_reason_and_the_next_eve
         assert process.metric("nearkin_dead_letters_total{") == len(POISON)
         assert process.stop() == 0
     assert SECRET not in process.log.read_text()
+
+
+async def read_titles(stack, *ids):
+    """What the items of these ids are called in the index that serves."""
+    index = connect(load_settings(qdrant_url=stack["NEARKIN_QDRANT_URL"]))
+    try:
+        held = await (await index.serving()).read(ids)
+    finally:
+        await index.close()
+    return [held[one].state.content.title for one in ids]
 
 
 def dead_letters(stack, count):
@@ -105,6 +118,18 @@ def test_the_bulk_lane_serves_its_own_topic_and_steps_back_for_others(stack, tmp
 
         assert os.getpriority(os.PRIO_PROCESS, process.process.pid) == 19
         assert process.stop() == 0
+
+
+@pytest.mark.slow
+def test_how_much_the_index_holds_is_told_again_and_again(stack, tmp_path):
+    with indexer(tmp_path, stack) as process:
+        process.until_ready()
+        before = process.metric('nearkin_index_points{kind="items"')
+        items = Producer(stack["NEARKIN_KAFKA_BOOTSTRAP"])
+        items.upsert("counted cup", Content(title="blue cup")).result(30)
+        items.close()
+
+        eventually(lambda: process.metric('nearkin_index_points{kind="items"') == before + 1, "it is counted")
 
 
 def test_a_taken_port_is_refused_with_the_setting_and_the_remedy(stack, tmp_path):
