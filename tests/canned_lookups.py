@@ -95,7 +95,11 @@ def explained_answer() -> wire.FindSimilarResponse:
         (ItemFacts("mug-2", "Blue mug"), ItemFacts("mug-3", "Green mug")),
         WEIGHTS.id,
         WEIGHTS,
-        (Moved("mug-4", Rule.BLOCKED_ITEM, 1), Moved("mug-2", Rule.DIVERSITY, 2, 1)),
+        (
+            Moved("mug-4", Rule.BLOCKED_ITEM, 1),
+            Moved("mug-5", Rule.NEAR_DUPLICATE, 4, because_of="mug-2"),
+            Moved("mug-2", Rule.DIVERSITY, 2, 1),
+        ),
         Policy.NEW_ITEM,
         "items-b",
         "b",

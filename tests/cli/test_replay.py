@@ -85,7 +85,7 @@ def test_it_tells_who_named_an_item_what_it_was_ranked_by_and_what_was_moved_and
         *(f"{name} 0.5 adds {adds:+.4f}" for name, adds in ADDED.items()),
         f"2 tea-3 score {SCORE:.4f}, stands here with probability 0.02",
         "found by explored #2 (0.020)",
-        "mug-9 │ near_duplicate │ 2 │ taken out",
+        "mug-9 │ near_duplicate │ 2 │ taken out │ mug-2",
         "tea-3 │ diversity │ 5 │ 3",
         f"ranking combined with weights {DEFAULT_WEIGHTS.id}, features version {FEATURE_VERSION}; draw: shuffled",
         "collection items-1, bundle fake-1",

@@ -3,8 +3,11 @@
 import json
 
 import pytest
+from rich.console import Console
 
 from canned_lookups import canned_lookups, explained_answer
+from nearkin.cli.explain import moves
+from nearkin.client.lookup import Moved
 from nearkin.contracts.v1 import lookup_pb2 as wire
 from nearkin.core.features import FEATURE_NAMES
 
@@ -44,11 +47,12 @@ def test_an_explanation_tells_who_named_a_neighbour_and_what_each_feature_adds_t
     assert "lexical 0" not in said, "what is 0 is left out"
 
 
-def test_an_explanation_tells_what_was_moved_where_from_and_by_what(nearkin, canned):
+def test_an_explanation_tells_what_was_moved_where_from_by_what_and_because_of_whom(nearkin, canned):
     rows = [row.split("│")[1:-1] for row in nearkin("similar", "mug-1", "--explain").output.splitlines() if "│" in row]
     assert [[cell.strip() for cell in row] for row in rows] == [
-        ["mug-4", "blocked_item", "1", "taken out"],
-        ["mug-2", "diversity", "2", "1"],
+        ["mug-4", "blocked_item", "1", "taken out", ""],
+        ["mug-5", "near_duplicate", "4", "taken out", "mug-2"],
+        ["mug-2", "diversity", "2", "1", ""],
     ]
 
 
@@ -58,6 +62,14 @@ def test_an_explanation_is_whole_on_a_narrow_terminal(narrow, canned):
     said = " ".join(" ".join(lines).split())
     assert "adding nothing: price -1" in said
     assert "…" not in said
+
+
+def test_two_long_ids_beside_each_other_are_whole_on_a_narrow_terminal(capsys):
+    ids = ("first" * 10, "other" * 10)
+    Console(width=80).print(moves([Moved(ids[0], "near_duplicate", 2, None, ids[1])]))
+    rows = [line.split("│")[1:-1] for line in capsys.readouterr().out.splitlines() if "│" in line]
+    cells = ["".join(row[place].strip() for row in rows) for place in (0, 4)]
+    assert cells == list(ids)
 
 
 @pytest.mark.parametrize("arguments", [[], ["--explain"]])
@@ -74,7 +86,9 @@ def test_json_holds_all_of_an_explanation(nearkin, canned):
     assert list(best["features"]) == list(best["contributions"]) == list(FEATURE_NAMES)
     assert best["sources"][1] == {"name": "co_visits", "score": 0.25, "rank": 1}
     assert best["propensity"] == 0.95
-    assert said["moved"][0] == {"id": "mug-4", "by": "blocked_item", "rank_before": 1, "rank_after": None}
+    assert said["moved"][1] == {
+        "id": "mug-5", "by": "near_duplicate", "rank_before": 4, "rank_after": None, "because_of": "mug-2"
+    }  # fmt: skip
     assert (said["request_id"], said["ranking"], said["draw"]) == ("r-1", "weights-1", "new_item")
 
 

@@ -145,7 +145,11 @@ async def test_an_answer_tells_why_it_is_as_it_is(call_canned: tuple[CannedLooku
     assert {name: value for name, value in best.contributions.items() if value} == {"fused": 0.5, "coec": 1.0}
     assert tuple(best.features) == tuple(best.contributions) == FEATURE_NAMES
     assert {name: value for name, value in best.features.items() if value} == {"fused": 0.5, "coec": 2.0, "price": -1.0}
-    assert found.moved == (Moved("mug-4", "blocked_item", 1, None), Moved("mug-2", "diversity", 2, 1))
+    assert found.moved == (
+        Moved("mug-4", "blocked_item", 1, None),
+        Moved("mug-5", "near_duplicate", 4, None, "mug-2"),
+        Moved("mug-2", "diversity", 2, 1),
+    )
     assert (found.request_id, found.ranking, found.draw) == ("r-1", "weights-1", "new_item")
     assert found.degraded == ("popular",)
 

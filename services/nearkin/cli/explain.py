@@ -43,7 +43,11 @@ def _weighed(features: Mapping[str, float], contributions: Mapping[str, float]) 
 
 def moves(moved: "Sequence[Moved]") -> Table:
     """What was moved, in order."""
-    table = Table("moved", "by", "from", "to", title="What rules and diversity did", title_justify="left")
+    title = "What rules and diversity did"
+    table = Table("moved", "by", "from", "to", "because of", title=title, title_justify="left")
+    for column in table.columns:
+        column.overflow = "fold"  # two long ids need not fit beside each other
     for one in moved:
-        table.add_row(printable(one.id), printable(one.by), str(one.rank_before), str(one.rank_after or "taken out"))
+        now = str(one.rank_after or "taken out")
+        table.add_row(printable(one.id), printable(one.by), str(one.rank_before), now, printable(one.because_of))
     return table

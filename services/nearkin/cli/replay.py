@@ -160,7 +160,7 @@ def _show(answer: "LoggedAnswer", parts: list[dict[str, float]], origin: str) ->
     ]
     console.print(explained(neighbours) if neighbours else "nothing was found", highlight=False)
     if answer.moved:
-        console.print(moves([Moved(one.item, one.rule, one.was, one.now) for one in answer.moved]))
+        console.print(moves([Moved(one.item, one.rule, one.was, one.now, one.because_of) for one in answer.moved]))
     if answer.weights and answer.positions and not any(parts):
         say(
             f"What each feature added is not told: weights {answer.weights!r} are not known here or give other scores; "

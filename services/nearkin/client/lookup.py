@@ -96,12 +96,15 @@ class Moved:
             rules left.
         rank_after: where it stands then: for a pin among the pins, for diversity as before; None where it was taken
             out.
+        because_of: the item above it that it had to make room for: the other variant, or what is the same to a person;
+            empty where it is none.
     """
 
     id: str
     by: str
     rank_before: int
     rank_after: int | None
+    because_of: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -686,7 +689,9 @@ def _similar(response: wire.FindSimilarResponse) -> SimilarItems:
         degraded=tuple(response.degraded),
         ranking=response.ranking,
         # "from" is a word of Python's.
-        moved=tuple(Moved(one.item_id, one.by, getattr(one, "from"), one.to or None) for one in response.moved),
+        moved=tuple(
+            Moved(one.item_id, one.by, getattr(one, "from"), one.to or None, one.because_of) for one in response.moved
+        ),
         draw=response.draw,
     )
 

@@ -42,7 +42,12 @@ def _explain(response: wire.FindSimilarResponse, answer: Answer) -> None:
         response.feature_names.extend(FEATURE_NAMES)
     response.moved.extend(
         # `from` is a word of Python's.
-        [wire.Moved(item_id=one.item, by=one.rule.value, to=one.now or 0, **{"from": one.was}) for one in answer.moved]
+        [
+            wire.Moved(
+                item_id=one.item, by=one.rule.value, to=one.now or 0, because_of=one.because_of, **{"from": one.was}
+            )
+            for one in answer.moved
+        ]
     )
 
 

@@ -179,15 +179,17 @@ class Neighbour(_message.Message):
     def __init__(self, item_id: _Optional[str] = ..., score: _Optional[float] = ..., title: _Optional[str] = ..., sources: _Optional[_Iterable[_Union[Source, _Mapping]]] = ..., propensity: _Optional[float] = ..., features: _Optional[_Iterable[float]] = ..., contributions: _Optional[_Iterable[float]] = ...) -> None: ...
 
 class Moved(_message.Message):
-    __slots__ = ("item_id", "by", "to")
+    __slots__ = ("item_id", "by", "to", "because_of")
     ITEM_ID_FIELD_NUMBER: _ClassVar[int]
     BY_FIELD_NUMBER: _ClassVar[int]
     FROM_FIELD_NUMBER: _ClassVar[int]
     TO_FIELD_NUMBER: _ClassVar[int]
+    BECAUSE_OF_FIELD_NUMBER: _ClassVar[int]
     item_id: str
     by: str
     to: int
-    def __init__(self, item_id: _Optional[str] = ..., by: _Optional[str] = ..., to: _Optional[int] = ..., **kwargs) -> None: ...
+    because_of: str
+    def __init__(self, item_id: _Optional[str] = ..., by: _Optional[str] = ..., to: _Optional[int] = ..., because_of: _Optional[str] = ..., **kwargs) -> None: ...
 
 class FindSimilarResponse(_message.Message):
     __slots__ = ("neighbours", "collection", "bundle", "request_id", "degraded", "ranking", "feature_names", "moved", "draw")
