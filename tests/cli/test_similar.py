@@ -73,6 +73,12 @@ def test_two_long_ids_beside_each_other_are_whole_on_a_narrow_terminal(capsys):
 
 
 @pytest.mark.parametrize("arguments", [[], ["--explain"]])
+def test_it_says_that_scores_are_from_before_pins_diversity_and_the_draw(nearkin, canned, arguments):
+    said = nearkin("similar", "mug-1", *arguments).output
+    assert "before pins, diversity and the draw, which may have moved items" in said
+
+
+@pytest.mark.parametrize("arguments", [[], ["--explain"]])
 def test_it_says_what_the_answer_rests_on_and_had_to_do_without(nearkin, canned, arguments):
     said = nearkin("similar", "mug-1", *arguments).output
     assert "answered without: popular" in said

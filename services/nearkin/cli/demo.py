@@ -51,7 +51,7 @@ class Shown:
     Attributes:
         id: the new item.
         title: its title.
-        neighbours: its neighbours, best first.
+        neighbours: its neighbours, as they were answered.
         older_id: an older item whose ten neighbours hold the new one; empty where none of the nearest does.
         older_title: its title.
         older_rank: the new item's rank there, from 1.

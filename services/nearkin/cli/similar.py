@@ -26,8 +26,12 @@ if TYPE_CHECKING:
 #: How many neighbours the look-up service gives at most; its own constant is slow to import, and a test compares them.
 MOST = 200
 
-#: What a table of scores must say: its first one may look like a perfect match, and is none.
-RELATIVE_SCORES = "Scores are relative to this answer: they order it, and mean nothing beside those of another one."
+#: What a table of scores must say: its first one may look like a perfect match, and is none; and a lower one may
+#: stand above a higher one.
+RELATIVE_SCORES = (
+    "Scores are relative to this answer, and mean nothing beside those of another one. They are from before pins, "
+    "diversity and the draw, which may have moved items."
+)
 
 #: What is told of a neighbour only where an explanation was asked for.
 _EXPLAINING = ("sources", "features", "contributions")
@@ -138,7 +142,7 @@ def similar(
 
     Options that may be repeated are marked by what they say: any of them, or all of them. A category is written as its
     whole path, with > between the names: 'home > kitchen > mugs'; --under takes the beginning of one. Scores are
-    comparable within one answer only.
+    comparable within one answer only, and from before pins, diversity and the draw, which may have moved items.
     """
     if (item_id is None) == (text is None):
         raise click.UsageError("give an item's ID or --text, one of the two")

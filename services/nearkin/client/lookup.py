@@ -67,7 +67,8 @@ class Neighbour:
 
     Attributes:
         id: the item's id.
-        score: higher is more similar; comparable within one answer only.
+        score: what ranking gave it, higher is better; comparable within one answer only. The neighbours need not be in
+            its order: pins, diversity and the draw come after it.
         title: the item's title; empty where the index could not be asked.
         sources: who named it, where an explanation was asked for.
         propensity: with which probability the item stands at this position, over the service's draws: send it back in
@@ -112,7 +113,7 @@ class SimilarItems:
     """The answer to one look-up.
 
     Attributes:
-        neighbours: the neighbours of the anchor, best first.
+        neighbours: the neighbours of the anchor, as they are to be shown, the first on top.
         collection: which collection of the index gave them; empty where the index could not be asked.
         bundle: the encoder bundle whose space it holds.
         request_id: names the look-up: in impressions, in interactions, and where the service logs its answers.
