@@ -23,7 +23,7 @@ import numpy as np
 from benchmarks.report import Bar, conclude, print_table
 from nearkin.cli.evaluate import SHIPPED_CUT, read_shipped
 from nearkin.cli.fit import states_of
-from nearkin.core.candidates import AnchorContext, Candidates, CandidateSource, ItemFacts, Source
+from nearkin.core.candidates import AnchorContext, Candidates, CandidateSource, ItemFacts, SourcesOf
 from nearkin.core.evidence import DAY_MS, EvidenceRules, Metric
 from nearkin.core.features import compute_features
 from nearkin.core.ranking import DEFAULT_WEIGHTS, RankingWeights, best_first, contributions, score
@@ -58,12 +58,12 @@ def make_candidates(count: int) -> tuple[AnchorContext, Candidates]:
     )
     content = rng.random(count)
     by_words = rng.random(count) < 0.25
-    sources = tuple(
-        (Source(CandidateSource.LEXICAL if words else CandidateSource.CONTENT, 0.5, n + 1),)
-        for n, words in enumerate(by_words)
-    )
+    ids = [one.id for one in facts]
+    lexical = {ids[n]: 0.5 for n in np.flatnonzero(by_words)}
+    meaning = dict.fromkeys([one for one in ids if one not in lexical], 0.5)
+    named = {CandidateSource.CONTENT: meaning, CandidateSource.LEXICAL: lexical}
     candidates = Candidates(
-        facts, sources, np.where(by_words, np.nan, content), rng.random(count),
+        facts, SourcesOf(ids, named), np.where(by_words, np.nan, content), rng.random(count),
         rng.poisson(2.0, (count, len(Metric))).astype(float), rng.poisson(40.0, count).astype(float),
     )  # fmt: skip
     return AnchorContext(facts[0], 60.0, 5_000.0, 10**12 + 30 * DAY_MS), candidates

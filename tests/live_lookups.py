@@ -16,7 +16,7 @@ from nearkin.core.item import ItemState
 from nearkin.core.ports import ContentEncoder, IndexedItem, ItemCollection, ItemWrite, Search
 from nearkin.core.position_priors import PositionPriors
 from nearkin.core.rules import Curation
-from nearkin.core.vectors import Hit, Vectors
+from nearkin.core.vectors import Hits, Vectors
 from nearkin.encoders.fake import HashingEncoder
 from nearkin.lookup.rank_candidates import Ordering
 from nearkin.lookup.server import Limits, LookupServer
@@ -90,7 +90,7 @@ class WatchedCollection:
     async def write(self, writes: Sequence[ItemWrite]) -> frozenset[str]:
         return await self.collection.write(writes)
 
-    async def search(self, searches: Sequence[Search]) -> list[list[Hit]]:
+    async def search(self, searches: Sequence[Search]) -> list[Hits]:
         self.watched.searched.append(list(searches))
         await self.watched.may_answer.wait()
         if any(map(self.watched.refuses, searches)):

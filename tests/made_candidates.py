@@ -2,7 +2,7 @@
 
 import numpy as np
 
-from nearkin.core.candidates import Candidates, ItemFacts
+from nearkin.core.candidates import Candidates, ItemFacts, SourcesOf
 from nearkin.core.evidence import Metric
 
 
@@ -14,7 +14,7 @@ def candidates_of(*facts: ItemFacts, counts=()):
         table[row, metric] = count
     return Candidates(
         facts=tuple(facts),
-        sources=((),) * size,
+        sources=SourcesOf([one.id for one in facts], {}),
         content=np.full(size, np.nan),
         lexical=np.zeros(size),
         counts=table,

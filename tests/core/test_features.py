@@ -7,14 +7,14 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from nearkin.core.candidates import AnchorContext, Candidates, CandidateSource, ItemFacts, Source
+from nearkin.core.candidates import AnchorContext, Candidates, CandidateSource, ItemFacts, SourcesOf
 from nearkin.core.evidence import DAY_MS, Metric
 from nearkin.core.features import FEATURE_NAMES, FEATURES, LEXICAL_WEIGHT, compute_features
 
 NOW = 1_300_000_000_000
 
 
-def candidates(*facts, content=None, lexical=None, visits=None, sources=None, **counted):
+def candidates(*facts, content=None, lexical=None, visits=None, named=None, **counted):
     """Candidates with the facts given, or two without any; `counted` names metrics, a value a candidate."""
     facts = facts or (ItemFacts("x"), ItemFacts("y"))
     counts = np.zeros((len(facts), len(Metric)))
@@ -22,7 +22,9 @@ def candidates(*facts, content=None, lexical=None, visits=None, sources=None, **
         counts[:, Metric[name.upper()]] = values
     return Candidates(
         facts=facts,
-        sources=sources or tuple((Source(CandidateSource.CONTENT, 0.5, n),) for n in range(1, len(facts) + 1)),
+        sources=SourcesOf(
+            [one.id for one in facts], named or {CandidateSource.CONTENT: dict.fromkeys([one.id for one in facts], 0.5)}
+        ),
         content=np.array(content or [0.5] * len(facts), dtype=float),
         lexical=np.array(lexical or [0.0] * len(facts), dtype=float),
         counts=counts,
@@ -44,7 +46,7 @@ def test_a_feature_has_one_name_and_a_meaning():
 
 
 def test_no_candidates_give_no_rows():
-    nothing = Candidates((), (), np.empty(0), np.empty(0), np.empty((0, len(Metric))), np.empty(0))
+    nothing = Candidates((), SourcesOf((), {}), np.empty(0), np.empty(0), np.empty((0, len(Metric))), np.empty(0))
     assert compute_features(anchor(), nothing).shape == (0, len(FEATURES))
 
 
@@ -52,17 +54,9 @@ def fused(dense, lexical):
     """What fusion makes of two lists of (id, score), best first: the score of each item by its id."""
     cosines, words = dict(dense), dict(lexical)
     ids = list({**cosines, **words})
-    named = tuple(
-        tuple(
-            Source(name, held[one], list(held).index(one) + 1)
-            for name, held in ((CandidateSource.CONTENT, cosines), (CandidateSource.LEXICAL, words))
-            if one in held
-        )
-        for one in ids
-    )
     found = candidates(
         *map(ItemFacts, ids),
-        sources=named,
+        named={CandidateSource.CONTENT: cosines, CandidateSource.LEXICAL: words},
         content=[cosines.get(one, math.nan) for one in ids],
         lexical=[words.get(one, 0.0) for one in ids],
     )
@@ -126,11 +120,14 @@ def test_fused_is_a_share_of_each_lists_best_and_who_is_not_in_the_dense_list_co
 
 
 def test_what_evidence_named_is_as_far_as_its_cosine_and_does_not_move_what_words_named():
-    word, pair = (Source(CandidateSource.LEXICAL, 1.0, 1),), (Source(CandidateSource.CO_VISITS, 1.0, 1),)
-    meaning = (Source(CandidateSource.CONTENT, 0.8, 1),)
+    named = {
+        CandidateSource.CONTENT: {"a": 0.8},
+        CandidateSource.LEXICAL: {"b": 1.0},
+        CandidateSource.CO_VISITS: {"c": 1.0},
+    }
     found = candidates(
         ItemFacts("a"), ItemFacts("b"), ItemFacts("c"),
-        sources=(meaning, word, pair), content=[0.8, math.nan, 0.2], lexical=[0.0, 1.0, 0.0],
+        named=named, content=[0.8, math.nan, 0.2], lexical=[0.0, 1.0, 0.0],
     )  # fmt: skip
     assert column("fused", found) == pytest.approx([0.4, 0.4 + 0.6, 0.1])
     assert column("content", found) == pytest.approx([0.8, 0.2, 0.2])
@@ -224,7 +221,7 @@ def test_every_feature_is_finite_whatever_was_counted(data, n):
                 zip(column_of(st.none() | st.floats(0, 1e9)), column_of(st.integers(0, 2**53)), strict=True)
             )
         ),
-        sources=tuple(column_of(st.just((Source(CandidateSource.LEXICAL, 0.0, 1),)))),
+        sources=SourcesOf([str(i) for i in range(n)], {CandidateSource.LEXICAL: {str(i): 0.0 for i in range(n)}}),
         content=np.array(column_of(st.floats(-1, 1) | st.just(math.nan))),
         lexical=np.array(column_of(amounts)),
         counts=np.array(column_of(st.lists(amounts, min_size=len(Metric), max_size=len(Metric)))),

@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from nearkin.core.candidates import Candidates, CandidateSource, ItemFacts, Source
+from nearkin.core.candidates import Candidates, CandidateSource, ItemFacts, SourcesOf
 from nearkin.core.errors import Misconfigured
 from nearkin.core.evidence import Metric
 from nearkin.core.features import FEATURE_NAMES, FEATURE_VERSION, FEATURES, FeatureGroup
@@ -57,21 +57,22 @@ def test_weights_that_do_not_fit_the_features_are_refused_with_the_remedy(featur
         RankingWeights("mine", features, feature_version=version)
 
 
-def ranked(*named):
-    """Candidates of (id, ranks in sources)."""
-    n = len(named)
+def ranked(ids, named):
+    """Candidates that these sources named, each a string of ids, best first."""
+    n = len(ids)
     return Candidates(
-        tuple(ItemFacts(item) for item, _ in named),
-        tuple(tuple(Source(CandidateSource.CONTENT, 0.0, rank) for rank in ranks) for _, ranks in named),
+        tuple(map(ItemFacts, ids)),
+        SourcesOf(ids, {name: dict.fromkeys(listed, 0.0) for name, listed in named.items()}),
         np.zeros(n), np.zeros(n), np.zeros((n, len(Metric))), np.zeros(n),
     )  # fmt: skip
 
 
 def test_equal_scores_are_ordered_by_their_best_rank_then_by_id():
-    candidates = ranked(("d", [3]), ("c", [2]), ("b", [9, 1]), ("a", [2]), ("e", [5]))
+    named = {CandidateSource.CONTENT: "?cde", CandidateSource.LEXICAL: "?a?d", CandidateSource.CO_VISITS: "b??e"}
+    candidates = ranked("dcbae", named)
     order = best_first(np.array([1.0, 1.0, 1.0, 1.0, 2.0]), candidates)
     assert [candidates.facts[row].id for row in order] == ["e", "b", "a", "c", "d"]
 
 
 def test_different_scores_need_no_ranks():
-    assert best_first(np.array([1.0, 3.0, 2.0]), ranked(("a", []), ("b", []), ("c", []))) == [1, 2, 0]
+    assert best_first(np.array([1.0, 3.0, 2.0]), ranked("abc", {})) == [1, 2, 0]

@@ -17,7 +17,7 @@ from nearkin.core.item import Content, ItemState, Offer, Price, Status
 from nearkin.core.ports import EvidenceStore, IndexedItem, ItemIndex, ItemWrite, Search
 from nearkin.core.retrieval import Ranking, Retrieval
 from nearkin.core.rules import Curation
-from nearkin.core.vectors import Hit, VectorName, Vectors
+from nearkin.core.vectors import Hits, VectorName, Vectors
 from nearkin.encoders.fake import HashingEncoder
 from nearkin.lookup.engines import Engine
 from nearkin.lookup.find_similar import Answer, Depths, FindSimilar, Observe
@@ -237,10 +237,10 @@ async def test_the_hits_of_the_exact_search_are_those_that_count():
             collection = await super().serving()
             search = collection.search
 
-            async def starved(searches: Sequence[Search]) -> list[list[Hit]]:
+            async def starved(searches: Sequence[Search]) -> list[Hits]:
                 found = await search(searches)
                 return [
-                    hits if one.exact or one.using is VectorName.LEXICAL else []
+                    hits if one.exact or one.using is VectorName.LEXICAL else Hits()
                     for one, hits in zip(searches, found, strict=True)
                 ]
 
@@ -293,7 +293,7 @@ async def test_a_filter_that_the_index_refuses_fails_its_look_up_alone():
             collection = await super().serving()
             search = collection.search
 
-            async def picky(searches: Sequence[Search]) -> list[list[Hit]]:
+            async def picky(searches: Sequence[Search]) -> list[Hits]:
                 if any(one.filter.market for one in searches):
                     raise Misconfigured("is not indexed", field="filter.market", remedy="leave it out")
                 return await search(searches)

@@ -210,6 +210,17 @@ async def test_what_is_popular_is_missing_where_the_index_fails_at_it(live: Live
     assert (len(answer.neighbours), list(answer.degraded)) == (3, ["popular"])
 
 
+async def test_the_index_has_nothing_more_to_do_while_the_evidence_is_away(live: LiveLookups, stub: LookupServiceStub):
+    await happened(live, *BOUGHT_TOGETHER)
+    await live.server.stream.read_popular()
+    live.evidence_door.may_answer.clear()
+    answer = await stub.FindSimilar(lookup("mug-5", k=20), timeout=5)
+    live.evidence_door.may_answer.set()
+    assert list(answer.degraded) == ["evidence"]
+    assert len(live.index.searched) == 1
+    assert {source.name for one in answer.neighbours for source in one.sources} <= {"content", "lexical"}
+
+
 async def test_redis_is_asked_once_for_pairs_and_once_more_for_marginals_that_are_not_remembered(
     live: LiveLookups, stub: LookupServiceStub
 ):

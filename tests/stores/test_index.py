@@ -417,7 +417,7 @@ class TestSearchingAmongItems:
         nothing, everything = await items.search(
             [Search(VectorName.CONTENT, "a", 5, among=()), Search(VectorName.CONTENT, "a", 5)]
         )
-        assert (nothing, [hit.id for hit in everything]) == ([], ["b"])
+        assert ([hit.id for hit in nothing], [hit.id for hit in everything]) == ([], ["b"])
 
 
 MUG = Content(

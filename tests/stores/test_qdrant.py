@@ -117,6 +117,38 @@ async def test_items_that_were_written_before_there_were_facts_are_served(
         await index.close()
 
 
+async def test_facts_travel_once_until_their_point_changes(owner: OwnerProcess, alias: str) -> None:
+    class Watched:
+        """The engine's answers, and how many hits came with facts in each."""
+
+        def __init__(self, points: Any) -> None:
+            self._points, self.told = points, list[int]()
+
+        def __getattr__(self, name: str) -> Any:
+            return getattr(self._points, name)
+
+        async def QueryBatch(self, request: Any, **options: Any) -> Any:  # noqa: N802  # the method is Qdrant's
+            answer = await self._points.QueryBatch(request, **options)
+            self.told.append(sum("facts" in point.payload for one in answer.result for point in one.result))
+            return answer
+
+    index = owner.connect(alias)
+    index._calls.points = watched = Watched(index._calls.points)
+    items = await index.prepare("a", DIMENSIONS)
+    await items.write([insert(f"i{number}", vectors(1.0, 0.1 * number, t1=1.0)) for number in range(5)])
+    searches = [Search(VectorName.CONTENT, "i0", 10), Search(VectorName.LEXICAL, "i0", 10)]
+    found = [[hit.id for hit in hits] for hits in await items.search(searches)]
+    assert watched.told == [0, 4]
+    assert [[hit.id for hit in hits] for hits in await items.search(searches)] == found
+    assert watched.told == [0, 4, 0]
+    held = (await items.read(["i3"]))["i3"].state
+    assert await items.write([reoffer(held, Offer(markets=("FR",)), 5)]) == frozenset()
+    for hits in await items.search(searches):
+        assert {hit.id: hit.facts.markets for hit in hits} == {"i1": (), "i2": (), "i3": ("FR",), "i4": ()}
+    assert watched.told == [0, 4, 0, 0, 1]
+    await index.close()
+
+
 async def test_a_collection_that_is_missing_is_named() -> None:
     class Missing:
         async def Get(self, _: object, **__: object) -> None:  # noqa: N802  # the method is Qdrant's

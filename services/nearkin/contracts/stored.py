@@ -11,7 +11,6 @@ were facts has none: whoever finds it makes them from the whole item (`to_facts`
 """
 
 import dataclasses
-import functools
 from typing import TYPE_CHECKING, Any, Final, Literal
 
 import msgspec
@@ -38,9 +37,6 @@ PAYLOAD_INDEXES: Final[dict[str, Literal["keyword", "integer", "float"]]] = {
     "availability": "keyword",
     "markets": "keyword",
 }
-
-#: So many facts are remembered by a process, some 40 MB.
-FACTS_REMEMBERED: Final = 2**16
 
 #: The market of an offer that is sold everywhere; no market may be called so.
 EVERYWHERE: Final = "*"
@@ -115,7 +111,6 @@ def to_facts(item: IndexedItem) -> ItemFacts | None:
     return facts_of(_facts_text(item, item.state.content)) if item.state.content is not None else None
 
 
-@functools.lru_cache(maxsize=FACTS_REMEMBERED)
 def facts_of(text: str) -> ItemFacts:
     """The facts that a stored text holds."""
     told = _FACTS_DECODER.decode(text)

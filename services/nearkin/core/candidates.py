@@ -1,8 +1,10 @@
 """The candidates of one look-up before they are ranked: who named each of them, and all that is known to rank it by."""
 
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from enum import StrEnum
-from typing import NamedTuple
+from itertools import count
+from typing import NamedTuple, overload
 
 import numpy as np
 from numpy.typing import NDArray
@@ -26,14 +28,53 @@ class CandidateSource(StrEnum):
 
 
 class Source(NamedTuple):
-    """What one source said of a candidate: its score there (scores of two sources do not compare), its rank, from 1.
-
-    A tuple, as a look-up makes hundreds: that takes a third of the time of a frozen dataclass.
-    """
+    """What one source said of a candidate: its score there (scores of two sources do not compare), its rank, from 1."""
 
     name: CandidateSource
     score: float
     rank: int
+
+
+#: What each source named: ids with their scores, best first.
+Named = Mapping[CandidateSource, Mapping[str, float]]
+
+
+class SourcesOf(Sequence[tuple[Source, ...]]):
+    """Who named each candidate, told when asked: of some 250 candidates, a look-up wants to know it of ten.
+
+    Args:
+        ids: of the candidates.
+        named: what each source named; may name what is no candidate.
+    """
+
+    def __init__(self, ids: Sequence[str], named: Named) -> None:
+        self._ids, self._named = ids, named
+        self._ranks: Mapping[CandidateSource, Mapping[str, int]] | None = None
+
+    def __len__(self) -> int:
+        return len(self._ids)
+
+    def has(self, row: int, name: CandidateSource) -> bool:
+        """Whether a source named a candidate."""
+        return self._ids[row] in self._named.get(name, ())
+
+    @overload
+    def __getitem__(self, row: int) -> tuple[Source, ...]: ...
+    @overload
+    def __getitem__(self, row: slice) -> list[tuple[Source, ...]]: ...
+    def __getitem__(self, row: int | slice) -> tuple[Source, ...] | list[tuple[Source, ...]]:
+        if self._ranks is None:
+            self._ranks = {name: dict(zip(listed, count(1), strict=False)) for name, listed in self._named.items()}
+        if isinstance(row, slice):
+            return [self[one] for one in range(*row.indices(len(self)))]
+        item_id = self._ids[row]
+        return tuple(
+            [
+                Source(name, self._named[name][item_id], ranks[item_id])
+                for name, ranks in self._ranks.items()
+                if item_id in ranks
+            ]
+        )
 
 
 @dataclass(frozen=True, slots=True)
@@ -98,7 +139,7 @@ class Candidates:
     """
 
     facts: tuple[ItemFacts, ...]
-    sources: tuple[tuple[Source, ...], ...]
+    sources: SourcesOf
     content: Array
     lexical: Array
     counts: Array
@@ -115,19 +156,21 @@ _ACTIONS = [Metric.CLICKS, Metric.LONG_VIEWS, Metric.LIKES, Metric.SAVES, Metric
 _FEW_EXPOSURES = 10.0
 
 
-def partners_by_action(evidence: AnchorEvidence, most: int) -> list[tuple[str, float]]:
-    """The candidates that somebody chose beside the anchor, best first: actions an exposure, few exposures damped."""
+def partners_by_action(evidence: AnchorEvidence, most: int) -> dict[str, float]:
+    """What somebody chose beside the anchor, best first, with actions an exposure, few exposures damped."""
     actions = evidence.counts[:, _ACTIONS].sum(axis=1)
     return _best(evidence, actions / (evidence.counts[:, Metric.EXPOSURES] + _FEW_EXPOSURES), most)
 
 
-def partners_by_visits(evidence: AnchorEvidence, most: int) -> list[tuple[str, float]]:
-    """The candidates that share most visits with the anchor; how many are to be expected, ranking knows."""
+def partners_by_visits(evidence: AnchorEvidence, most: int) -> dict[str, float]:
+    """What shares most visits with the anchor, most first; how many are to be expected, ranking knows."""
     return _best(evidence, evidence.counts[:, Metric.CO_VISITS], most)
 
 
-def _best(evidence: AnchorEvidence, scores: Array, most: int) -> list[tuple[str, float]]:
+def _best(evidence: AnchorEvidence, scores: Array, most: int) -> dict[str, float]:
     order = np.argsort(-scores, kind="stable")[:most]
-    return [
-        (evidence.candidates[row], score) for row, score in zip(order, scores[order].tolist(), strict=True) if score
-    ]
+    ordered = scores[order]
+    some = int(np.count_nonzero(ordered))  # none is below 0, so those without any stand last
+    return {
+        evidence.candidates[row]: score for row, score in zip(order[:some].tolist(), ordered.tolist(), strict=False)
+    }

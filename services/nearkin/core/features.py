@@ -148,7 +148,7 @@ def _fill_content(rows: Array, candidates: Candidates) -> None:
 def _last_listed(candidates: Candidates, cosines: Array, known: NDArray[np.bool_], least: float) -> float:
     """The least cosine that the search by meaning returned; looks at no more candidates than are farther than that."""
     for row in np.argsort(cosines).tolist():
-        if known[row] and any(one.name is CandidateSource.CONTENT for one in candidates.sources[row]):
+        if known[row] and candidates.sources.has(row, CandidateSource.CONTENT):
             return float(cosines[row])
     return least
 

@@ -14,7 +14,7 @@ from nearkin.core.evidence import Bookkeeping, Outcome, Remembered, ShardBatch, 
 from nearkin.core.filters import ItemFilter
 from nearkin.core.item import Content, ItemState, Versions
 from nearkin.core.position_priors import PositionPriors
-from nearkin.core.vectors import Hit, SparseVector, VectorName, Vectors
+from nearkin.core.vectors import Hits, SparseVector, VectorName, Vectors
 
 
 class ContentEncoder(Protocol):
@@ -136,8 +136,8 @@ class ItemCollection(Protocol):
             The ids that were not applied because somebody else changed the item first: read, merge, write again.
         """
 
-    async def search(self, searches: Sequence[Search]) -> list[list[Hit]]:
-        """Run searches in one round trip: for each, the hits from best to worst.
+    async def search(self, searches: Sequence[Search]) -> list[Hits]:
+        """Run searches together: for each, the hits from best to worst.
 
         A search by the id of an item that is not held, or has no vectors, gives no hits.
         """

@@ -6,7 +6,7 @@ survives the death of the process; syncing the log's files makes it survive the 
 """
 
 import shutil
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -19,6 +19,7 @@ from nearkin.embedded.edge_messages import (
     FilterReader,
     PointId,
     Refused,
+    add_hits,
     bad_request,
     from_payload_map,
     from_point_id,
@@ -31,7 +32,6 @@ from nearkin.embedded.edge_messages import (
     unsupported,
     vector_selection,
 )
-from nearkin.embedded.hit_payloads import HitPayloads
 from nearkin.embedded.owned_folder import sync_folder, write_durably
 
 #: After so many updates of a point the segments are flushed and the log is shortened: half a second of a restart.
@@ -138,7 +138,6 @@ class EdgeCollection:
         self._shard = edge.EdgeShard.load(str(folder / "shard"))
         self.unsynced = False
         self._unflushed = 0
-        self._payloads = HitPayloads(self._read_hits)
         self._read_indexes()
 
     @classmethod
@@ -219,7 +218,7 @@ class EdgeCollection:
 
     def create_field_index(self, request: wire.CreateFieldIndexCollection) -> None:
         """Index a payload field."""
-        self._update(edge.UpdateOperation.create_field_index(request.field_name, _index_params(request)), [])
+        self._update(edge.UpdateOperation.create_field_index(request.field_name, _index_params(request)))
         self._read_indexes()
 
     def upsert(self, upsert: wire.UpsertPoints | wire.PointsUpdateOperation.PointStructList) -> None:
@@ -231,7 +230,7 @@ class EdgeCollection:
                 condition=self._filters.read(upsert.update_filter) if upsert.HasField("update_filter") else None,
                 update_mode=_UPDATE_MODES[upsert.update_mode],
             ),
-            [point.id for point in points],
+            len(points),
         )
 
     def overwrite_payload(self, payload: Any, selector: wire.PointsSelector) -> None:
@@ -260,12 +259,8 @@ class EdgeCollection:
 
     def get(self, request: wire.GetPoints) -> wire.GetResponse:
         """Points by their ids; ids that are not held are left out."""
-        ids = [from_point_id(point_id) for point_id in request.ids]
-        if _asks_fields_alone(request) and request.with_payload.include.fields == self._payloads.fields:
-            known = self._payloads.of(ids, self._payloads.fields)
-            return wire.GetResponse.FromString(b"".join([packed for packed in known if packed is not None]))
         records = self._shard.retrieve(
-            ids,
+            [from_point_id(point_id) for point_id in request.ids],
             with_payload=payload_selection(request.with_payload) if request.HasField("with_payload") else True,
             with_vector=vector_selection(request.with_vectors),
         )
@@ -300,23 +295,8 @@ class EdgeCollection:
         )
         response = wire.QueryBatchResponse()
         for request, answer in zip(requests, answers, strict=True):
-            self._add_hits(response.result.add(), request, answer)
+            add_hits(response.result.add(), answer, bare=_is_bare(request))
         return response
-
-    def _add_hits(self, hits: wire.BatchResult, request: wire.QueryPoints, answer: Sequence[Any]) -> None:
-        if not _asks_fields_alone(request):
-            hits.result.extend([_scored(point) for point in answer])
-            return
-        known = self._payloads.of([point.id for point in answer], list(request.with_payload.include.fields))
-        held = [(point, packed) for point, packed in zip(answer, known, strict=True) if packed is not None]
-        hits.MergeFromString(b"".join([packed for _, packed in held]))
-        for hit, (point, _) in zip(hits.result, held, strict=True):
-            hit.score, hit.version = point.score, point.version
-
-    def _read_hits(self, ids: Sequence[PointId], fields: Sequence[str]) -> Iterator[tuple[PointId, bytes]]:
-        for record in self._shard.retrieve(list(ids), with_payload=list(fields), with_vector=False):
-            hit = wire.ScoredPoint(id=to_point_id(record.id), payload=to_payload_map(record.payload))
-            yield record.id, wire.BatchResult(result=[hit]).SerializeToString()
 
     def _query(self, request: wire.QueryPoints, vectors: dict[tuple[str, str], Any]) -> edge.QueryRequest:
         """One request for Edge; stored vectors that were read for the batch already are in `vectors`."""
@@ -338,7 +318,7 @@ class EdgeCollection:
             limit=request.limit if request.HasField("limit") else 10,
             offset=request.offset,
             query=edge.Query.Nearest(vector, using=request.using),
-            with_payload=False if _asks_fields_alone(request) else payload_selection(request.with_payload),
+            with_payload=payload_selection(request.with_payload),
             with_vector=vector_selection(request.with_vectors),
             filter=self._filters.read(filter_),
             score_threshold=request.score_threshold if request.HasField("score_threshold") else None,
@@ -373,14 +353,10 @@ class EdgeCollection:
         elif len(vector) != self._dimensions[name]:
             raise bad_request(f"Vector dimension error: expected dim: {self._dimensions[name]}, got {len(vector)}")
 
-    def _update(self, operation: edge.UpdateOperation, ids: Sequence[PointId] | None) -> None:
-        """Apply an operation on these points; None where it may be on any."""
+    def _update(self, operation: edge.UpdateOperation, points: int = 1) -> None:
+        """Apply an operation on so many points."""
         self.unsynced = True
-        self._unflushed += len(ids) if ids else 1
-        if ids is None:
-            self._payloads.forget_all()
-        else:
-            self._payloads.forget(ids)
+        self._unflushed += points
         self._shard.update(operation)
 
     def _update_selected(
@@ -391,10 +367,10 @@ class EdgeCollection:
     ) -> None:
         """Apply the operation that is made for the points selected, by a filter or by their ids."""
         if selector.WhichOneof("points_selector_one_of") == "filter":
-            self._update(by_filter(self._filters.read(selector.filter)), _ids_of(selector.filter))
+            self._update(by_filter(self._filters.read(selector.filter)))
         else:
             ids = [from_point_id(identity) for identity in selector.points.ids]
-            self._update(by_ids(ids), ids)
+            self._update(by_ids(ids), len(ids))
 
     def _read_indexes(self) -> None:
         schema = self._shard.info().payload_schema
@@ -408,33 +384,19 @@ _UPDATE_MODES: Mapping[int, edge.UpdateMode] = {
 }
 
 
-def _asks_fields_alone(request: wire.QueryPoints | wire.GetPoints) -> bool:
-    """Whether a request wants some payload fields and no vectors, as look-ups do."""
-    vectors = request.with_vectors.WhichOneof("selector_options") == "include" or request.with_vectors.enable
-    return request.with_payload.WhichOneof("selector_options") == "include" and not vectors
-
-
-def _ids_of(filter_: wire.Filter) -> list[PointId] | None:
-    """The only points that a filter can match, where it says so itself; None where it may match any."""
-    for condition in filter_.must:
-        if condition.WhichOneof("condition_one_of") == "has_id":
-            return [from_point_id(identity) for identity in condition.has_id.has_id]
-    return None
+def _is_bare(request: wire.QueryPoints) -> bool:
+    """Whether a request wants neither payload nor vectors, as look-ups do."""
+    return not (
+        request.with_payload.enable
+        or request.with_payload.WhichOneof("selector_options") in ("include", "exclude")
+        or request.with_vectors.enable
+        or request.with_vectors.WhichOneof("selector_options") == "include"
+    )
 
 
 def _retrieved(record: Any) -> wire.RetrievedPoint:
     return wire.RetrievedPoint(
         id=to_point_id(record.id), payload=to_payload_map(record.payload), vectors=to_vectors(record.vector)
-    )
-
-
-def _scored(point: Any) -> wire.ScoredPoint:
-    return wire.ScoredPoint(
-        id=to_point_id(point.id),
-        payload=to_payload_map(point.payload),
-        score=point.score,
-        version=point.version,
-        vectors=to_vectors(point.vector),
     )
 
 

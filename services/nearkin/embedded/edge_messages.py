@@ -95,6 +95,49 @@ def to_point_id(point_id: PointId) -> wire.PointId:
     return wire.PointId(num=point_id) if isinstance(point_id, int) else wire.PointId(uuid=str(point_id))
 
 
+def add_hits(hits: wire.BatchResult, points: Sequence[Any], *, bare: bool) -> None:
+    """The points that a search found, as a message.
+
+    Args:
+        hits: to which they are added.
+        points: from best to worst.
+        bare: whether they carry nothing but their ids, scores and versions.
+    """
+    if not bare:
+        hits.result.extend(
+            [
+                wire.ScoredPoint(
+                    id=to_point_id(point.id),
+                    payload=to_payload_map(point.payload),
+                    score=point.score,
+                    version=point.version,
+                    vectors=to_vectors(point.vector),
+                )
+                for point in points
+            ]
+        )
+        return
+    # Encoded messages that are joined are one message with all their hits (protobuf's rule of merging): a third of the
+    # time of making each by itself.
+    hits.MergeFromString(b"".join([_bare_hit(point.id) for point in points]))
+    for hit, point in zip(hits.result, points, strict=True):
+        hit.score, hit.version = point.score, point.version
+
+
+def _bare_hit(point_id: PointId) -> bytes:
+    """A `BatchResult` with one hit that has nothing but its id, encoded."""
+    return _uuid_hit(point_id.int) if isinstance(point_id, UUID) else _encoded_hit(point_id)
+
+
+@lru_cache(maxsize=2**15)
+def _uuid_hit(number: int) -> bytes:
+    return _encoded_hit(UUID(int=number))  # a number is found faster than a UUID
+
+
+def _encoded_hit(point_id: PointId) -> bytes:
+    return wire.BatchResult(result=[wire.ScoredPoint(id=to_point_id(point_id))]).SerializeToString()
+
+
 def _sparse(indices: Sequence[int], values: Sequence[float]) -> edge.SparseVector:
     if len(indices) != len(values):
         raise bad_request("a sparse vector must have as many values as indices")

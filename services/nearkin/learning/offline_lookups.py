@@ -19,7 +19,7 @@ from nearkin.core.candidates import (
     Candidates,
     CandidateSource,
     ItemFacts,
-    Source,
+    SourcesOf,
     partners_by_visits,
 )
 from nearkin.core.errors import NothingToEncode
@@ -129,24 +129,25 @@ class OfflineLookups:
         lexical_hits = _best(lexical, own, self._depths.hits)
         lexical_hits = lexical_hits[lexical[lexical_hits] > 0]
         partners = np.array(
-            [self._places[item] for item, _ in partners_by_visits(evidence, self._depths.partners)], dtype=np.int64
+            [self._places[item] for item in partners_by_visits(evidence, self._depths.partners)], dtype=np.int64
         )
-        named: dict[int, list[Source]] = {}
-        for name, scores, places in (
-            (CandidateSource.CONTENT, content, content_hits),
-            (CandidateSource.LEXICAL, lexical, lexical_hits),
-            (CandidateSource.CO_VISITS, together, partners),
-        ):
-            for rank, place in enumerate(places.tolist(), 1):
-                named.setdefault(place, []).append(Source(name, float(scores[place]), rank))
-        rows = np.array(list(named), dtype=np.int64)
+        named = {
+            name: {self._ids[place]: float(scores[place]) for place in places.tolist()}
+            for name, scores, places in (
+                (CandidateSource.CONTENT, content, content_hits),
+                (CandidateSource.LEXICAL, lexical, lexical_hits),
+                (CandidateSource.CO_VISITS, together, partners),
+            )
+        }
+        ids = list(dict.fromkeys([item_id for listed in named.values() for item_id in listed]))
+        rows = np.array([self._places[item_id] for item_id in ids], dtype=np.int64)
         # A look-up knows the cosines of what the search by meaning returned and, asking for them, of the partners.
         unknown = np.setdiff1d(lexical_hits, np.union1d(content_hits, partners))
         counts = np.zeros((len(rows), len(Metric)))
         counts[:, Metric.CO_VISITS] = together[rows]
         candidates = Candidates(
-            facts=tuple(self._facts[place] for place in named),
-            sources=tuple(tuple(sources) for sources in named.values()),
+            facts=tuple(self._facts[place] for place in rows),
+            sources=SourcesOf(ids, named),
             content=np.where(np.isin(rows, unknown), np.nan, content[rows]),
             lexical=np.where(np.isin(rows, lexical_hits), lexical[rows], 0.0),
             counts=counts,

@@ -15,6 +15,7 @@ import math
 import time
 from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
+from itertools import repeat
 
 import numpy as np
 
@@ -26,6 +27,7 @@ from nearkin.core.candidates import (
     CandidateSource,
     ItemFacts,
     Source,
+    SourcesOf,
     partners_by_action,
     partners_by_visits,
 )
@@ -38,13 +40,13 @@ from nearkin.core.ports import ContentEncoder, ItemCollection, ItemIndex
 from nearkin.core.ranking import RankingWeights
 from nearkin.core.retrieval import Ranking
 from nearkin.core.rules import Curation, Moved
-from nearkin.core.vectors import Hit, VectorName
+from nearkin.core.vectors import Hit, Hits, VectorName
 from nearkin.lookup.engines import Engine, TooSlow
 from nearkin.lookup.follow_stream import Stream
 from nearkin.lookup.rank_candidates import Ordering, rank_candidates
 from nearkin.lookup.recall_evidence import ANCHORS_PER_CALL, RecallEvidence
 from nearkin.lookup.request import SimilarTo
-from nearkin.lookup.search_index import Found, Hits, Query, search_among, search_index
+from nearkin.lookup.search_index import Found, FoundBy, Query, search_among, search_index
 
 #: Which share of what is left of the deadline one engine may take: there is another one to ask, and work to do after.
 INDEX_SHARE = 0.7
@@ -123,7 +125,7 @@ class _Gathered:
         lookup: what is asked.
         evidence: what is remembered of the anchor; None where it was not asked for, or could not be.
         degraded: what the answer has to do without.
-        named: what others than the searches name, and how.
+        named: what each source beside the searches names: ids with their scores, best first.
         query: the anchor as a search takes it; None where the index does not know it, or was not asked.
         anchor: what is known of it.
         hits: what the searches found.
@@ -133,17 +135,23 @@ class _Gathered:
     lookup: SimilarTo
     evidence: AnchorEvidence | None
     degraded: list[str]
-    named: dict[str, list[Source]]
+    named: dict[CandidateSource, dict[str, float]]
     query: Query | None = None
     anchor: ItemFacts | None = None
-    hits: Hits = field(default_factory=dict)
-    scored: list[Hit] = field(default_factory=list)
+    hits: FoundBy = field(default_factory=dict)
+    scored: Hits = field(default_factory=Hits)
 
-    def name(self, source: CandidateSource, listed: Iterable[tuple[str, float]]) -> None:
-        """Add what a source names, best first, with its scores."""
-        for rank, (item_id, score) in enumerate(listed, 1):
-            if item_id != self.lookup.anchor:
-                self.named.setdefault(item_id, []).append(Source(source, score, rank))
+    def name(self, source: CandidateSource, listed: dict[str, float]) -> None:
+        """Keep what a source names, but the anchor."""
+        if isinstance(self.lookup.anchor, str):
+            listed.pop(self.lookup.anchor, None)
+        if listed:
+            self.named[source] = listed
+
+    @property
+    def named_ids(self) -> tuple[str, ...]:
+        """What is named, each once."""
+        return tuple(dict.fromkeys([item_id for listed in self.named.values() for item_id in listed]))
 
 
 @dataclass(frozen=True, slots=True)
@@ -260,7 +268,7 @@ class FindSimilar:
                 one.name(CandidateSource.CO_VISITS, partners_by_visits(one.evidence, self._depths.partners))
         if lookup.is_ranked:
             pins = lookup.pinned or self._curation().pins.get(str(lookup.anchor), ())
-            one.name(CandidateSource.PINNED, [(item_id, 1.0) for item_id in pins])
+            one.name(CandidateSource.PINNED, dict.fromkeys(pins, 1.0))
         return one
 
     async def _search(self, begun: Sequence[_Gathered], deadline: float) -> _Searched | Unavailable:
@@ -272,7 +280,7 @@ class FindSimilar:
             found, anchors = await asyncio.gather(
                 search_index(
                     lookups,
-                    [tuple(one.named) for one in begun],
+                    [one.named_ids for one in begun],
                     collection,
                     self._encoder,
                     candidates=self._depths.hits,
@@ -327,7 +335,7 @@ class FindSimilar:
             if one.lookup.ranking is Ranking.EVIDENCE and isinstance(remembered, Unavailable):
                 gathered.append(remembered)
             elif isinstance(searched, Unavailable):
-                one.scored = self._recalled(one.named)
+                one.scored = self._recalled(one.named_ids)
                 if one.evidence is None or not one.scored or not _judged_by_facts(one.lookup.filter):
                     gathered.append(_given_up(searched))
                     continue
@@ -344,7 +352,7 @@ class FindSimilar:
                 for hits in found.hits.values():
                     self._remember(hits)
                 if one.query is not None:
-                    self._learn(one.lookup, one.named, found.named)
+                    self._learn(one.lookup, one.named_ids, found.named)
                 gathered.append(one)
         return gathered
 
@@ -354,22 +362,24 @@ class FindSimilar:
         """Name what is popular beside an anchor of which little is remembered, and ask the index about it."""
         wanted = []
         for one in whole:
-            thin = one.lookup.wants_evidence and (one.evidence is None or len(one.evidence.candidates) < THIN)
+            # While the evidence is away, anchors are not thin: content is there, and the index has enough to do.
+            read = one.lookup.wants_evidence and "evidence" not in one.degraded
+            thin = read and (one.evidence is None or len(one.evidence.candidates) < THIN)
             unknown = one.query is None and collection is not None
             if not (one.lookup.is_ranked and (thin or unknown)):
                 continue
             popular = self._stream.popular(one.anchor.categories if one.anchor else (), POPULAR_CANDIDATES)
             # Of an anchor that it does not know, the index was asked nothing, not even what others named.
-            known = () if unknown else {*one.named, *(hit.id for hits in one.hits.values() for hit in hits)}
-            one.name(CandidateSource.POPULAR, [(item_id, 1.0 / rank) for rank, item_id in enumerate(popular, 1)])
-            asked_about = one.named if unknown else popular
+            known = () if unknown else {*one.named_ids}.union(*[hits.ids for hits in one.hits.values()])
+            one.name(CandidateSource.POPULAR, {item_id: 1.0 / rank for rank, item_id in enumerate(popular, 1)})
+            asked_about = one.named_ids if unknown else popular
             if rest := tuple([each for each in asked_about if each not in known and each != one.lookup.anchor]):
                 wanted.append((one, rest))
         if not wanted:
             return
         if collection is None:
             for one, rest in wanted:
-                one.scored += self._recalled(rest)
+                one.scored = Hits.of([*one.scored, *self._recalled(rest)])
             return
         began = time.perf_counter()
         asked = [(one.lookup, one.query, rest) for one, rest in wanted]
@@ -384,7 +394,7 @@ class FindSimilar:
         finally:
             self._observe("popular", time.perf_counter() - began)
         for (one, rest), hits in zip(wanted, found, strict=True):
-            one.scored = [*one.scored, *hits]
+            one.scored = Hits.of([*one.scored, *hits])
             self._learn(one.lookup, rest, hits)
 
     async def _visits(
@@ -396,7 +406,7 @@ class FindSimilar:
             if not one.lookup.wants_evidence or "evidence" in one.degraded:
                 continue
             for hits in (*one.hits.values(), one.scored):
-                wanted.update(dict.fromkeys([hit.id for hit in hits]))
+                wanted.update(dict.fromkeys(hits.ids))
         if not wanted:
             return {}
         began = time.perf_counter()
@@ -434,28 +444,28 @@ class FindSimilar:
             at_ms,
         )
 
-    def _remember(self, hits: Sequence[Hit]) -> None:
+    def _remember(self, hits: Hits) -> None:
         """Keep facts for when the index is away; the half that was kept first goes when there are too many."""
         facts = self._facts
-        facts.update([(hit.id, hit.facts) for hit in hits])
+        facts.update(zip(hits.ids, hits.facts, strict=True))
         if len(facts) > MOST_FACTS:
             for item_id in list(facts)[: MOST_FACTS // 2]:
                 del facts[item_id]
 
-    def _learn(self, lookup: SimilarTo, asked: Collection[str], shown: Sequence[Hit]) -> None:
+    def _learn(self, lookup: SimilarTo, asked: Collection[str], shown: Hits) -> None:
         """Keep the facts of what the index shows, and forget what it was asked about and does not show (any more).
 
         Under a filter the index leaves out what is there, too: then nothing is forgotten.
         """
         if len(shown) < len(asked) and lookup.filter == ItemFilter():
-            for item_id in {*asked}.difference([hit.id for hit in shown]):
+            for item_id in {*asked}.difference(shown.ids):
                 self._facts.pop(item_id, None)
         self._remember(shown)
 
-    def _recalled(self, item_ids: Iterable[str]) -> list[Hit]:
+    def _recalled(self, item_ids: Iterable[str]) -> Hits:
         """Those of some items that the index showed, as they were then: for when it is away."""
-        known = self._facts
-        return [Hit(item_id, math.nan, known[item_id]) for item_id in item_ids if item_id in known]
+        facts = [self._facts[item_id] for item_id in item_ids if item_id in self._facts]
+        return Hits(facts, [math.nan] * len(facts))
 
 
 def _given_up(problem: Unavailable) -> NearkinError:
@@ -476,12 +486,9 @@ def _without_evidence(one: _Gathered | NearkinError, problem: Unavailable) -> _G
         return problem
     one.degraded.append("evidence")
     one.evidence = None
-    kept = {
-        item_id: [source for source in sources if source.name not in _FROM_EVIDENCE]
-        for item_id, sources in one.named.items()
-    }
-    one.named = {item_id: sources for item_id, sources in kept.items() if sources}
-    one.scored = [hit for hit in one.scored if hit.id in one.named]
+    one.named = {source: listed for source, listed in one.named.items() if source not in _FROM_EVIDENCE}
+    kept = frozenset(one.named_ids)
+    one.scored = Hits.of(hit for hit in one.scored if hit.id in kept)
     return one
 
 
@@ -504,7 +511,7 @@ def _anchor(lookup: SimilarTo, anchors: Mapping[str, ItemFacts]) -> ItemFacts | 
 
 
 def _as_searched(
-    lookup: SimilarTo, hits: Hits, curation: Curation
+    lookup: SimilarTo, hits: FoundBy, curation: Curation
 ) -> tuple[tuple[Placed, ...], tuple[ItemFacts, ...], tuple[Moved, ...]]:
     """One search's own order, with its own scores; what is blocked by hand is shown nowhere, so not there either."""
     (name, found), *_ = hits.items()
@@ -526,38 +533,30 @@ def _as_searched(
 def _assemble(one: _Gathered, visits: Mapping[str, float]) -> Candidates:
     """The candidates of a look-up as columns: what the searches found, then what was named besides."""
     facts: dict[str, ItemFacts] = {}
-    sources: dict[str, list[Source]] = {}
-    cosines: dict[str, float] = {}
-    words: dict[str, float] = {}
-    evidence_alone = one.lookup.ranking is Ranking.EVIDENCE and one.query is not None
-    for vector, hits in one.hits.items():
-        scores = cosines if vector is VectorName.CONTENT else words
-        source = _SOURCES[vector]
-        for rank, hit in enumerate(hits, 1):
-            if evidence_alone and hit.id not in one.named:
-                continue
-            facts.setdefault(hit.id, hit.facts)
-            sources.setdefault(hit.id, []).append(Source(source, hit.score, rank))
-            scores[hit.id] = hit.score
-    for hit in one.scored:
-        facts.setdefault(hit.id, hit.facts)
-        cosines[hit.id] = hit.score
-    for item_id, more in one.named.items():
-        if item_id in facts:
-            sources.setdefault(item_id, []).extend(more)
+    named = {_SOURCES[vector]: dict(zip(hits.ids, hits.scores, strict=True)) for vector, hits in one.hits.items()}
+    for hits in (*one.hits.values(), one.scored):
+        facts.update(zip(hits.ids, hits.facts, strict=True))
+    if one.lookup.ranking is Ranking.EVIDENCE and one.query is not None:
+        wanted = frozenset(one.named_ids)
+        facts = {item_id: some for item_id, some in facts.items() if item_id in wanted}
+    cosines = named.get(CandidateSource.CONTENT, {}) | dict(zip(one.scored.ids, one.scored.scores, strict=True))
     ids = list(facts)
     counts: Array = np.zeros((len(ids), len(Metric)))
     if one.evidence is not None and one.evidence.candidates:
         rows = {item_id: row for row, item_id in enumerate(one.evidence.candidates)}
-        places = [(place, rows[item_id]) for place, item_id in enumerate(ids) if item_id in rows]
-        if places:
-            to, of = zip(*places, strict=True)
-            counts[list(to)] = one.evidence.counts[list(of)]
+        of = np.fromiter(map(rows.get, ids, repeat(-1)), np.intp, len(ids))
+        counts[:] = one.evidence.counts[of]
+        counts[of < 0] = 0.0
     return Candidates(
         tuple(facts.values()),
-        tuple(tuple(sources[item_id]) for item_id in ids),
-        np.array([cosines.get(item_id, math.nan) for item_id in ids]),
-        np.array([words.get(item_id, 0.0) for item_id in ids]),
+        SourcesOf(ids, named | one.named),
+        _column(cosines, ids, math.nan),
+        _column(named.get(CandidateSource.LEXICAL, {}), ids, 0.0),
         counts,
-        np.array([visits.get(item_id, 0.0) for item_id in ids]),
+        # What was visited together was visited: a marginal that was read before may lag behind the pair's count.
+        np.maximum(_column(visits, ids, 0.0), counts[:, Metric.CO_VISITS]),
     )
+
+
+def _column(values: Mapping[str, float], ids: Sequence[str], missing: float) -> Array:
+    return np.fromiter(map(values.get, ids, repeat(missing)), float, len(ids))

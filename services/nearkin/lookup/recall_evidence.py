@@ -2,7 +2,8 @@
 
 Pairs are read anew for every look-up, in one round trip; those of a large batch in a few, one after the other, so that
 it does not make others wait. A marginal changes by a small part of itself in a minute, and the same items are
-candidates again and again: it is remembered for some seconds, and only what is not remembered is asked for.
+candidates again and again: it is remembered for a minute, and only what is not remembered is asked for. That of a new
+item may change by more; who uses it knows that what was visited together was visited.
 """
 
 import time
@@ -12,7 +13,10 @@ from nearkin.core.evidence import AnchorEvidence
 from nearkin.core.ports import EvidenceStore
 
 #: How long a marginal is believed at most, in seconds; then all are forgotten at once, which is the cheapest to ask.
-VISITS_AGE_S = 10.0
+VISITS_AGE_S = 60.0
+
+#: Of so many items marginals are remembered, some 30 MB; then all are forgotten, too.
+MOST_VISITS = 200_000
 
 #: Round trips are cut, so that none holds the loop, nor Redis, for more than some milliseconds.
 ANCHORS_PER_CALL = 16
@@ -44,7 +48,7 @@ class RecallEvidence:
         return found
 
     async def visits(self, item_ids: Iterable[str], at_ms: int) -> Mapping[str, float]:
-        """The marginals of items, decayed to a moment at most `visits_age_s` away, and read at most so long ago.
+        """The marginals of these items, and of others; decayed to a moment, and read, at most `visits_age_s` away.
 
         A round trip only for new ones. The moments may be of a stream's own clock, on which an hour's replay takes a
         second.
@@ -53,19 +57,11 @@ class RecallEvidence:
             Unavailable: the store does not answer.
         """
         now = time.monotonic()
-        if max(now - self._since, abs(at_ms - self._at_ms) / 1000) > self._visits_age_s:
+        age_s = max(now - self._since, abs(at_ms - self._at_ms) / 1000)
+        if age_s > self._visits_age_s or len(self._visits) > MOST_VISITS:
             self._visits, self._since, self._at_ms = {}, now, at_ms
         remembered = self._visits
-        known: dict[str, float] = {}
-        unknown = []
-        for item_id in item_ids:
-            held = remembered.get(item_id)
-            if held is None:
-                unknown.append(item_id)
-            else:
-                known[item_id] = held
+        unknown = [item_id for item_id in item_ids if item_id not in remembered]
         for start in range(0, len(unknown), VISITS_PER_CALL):
-            read = (await self._store.read([], unknown[start : start + VISITS_PER_CALL], at_ms)).marginals
-            remembered.update(read)
-            known.update(read)
-        return known
+            remembered.update((await self._store.read([], unknown[start : start + VISITS_PER_CALL], at_ms)).marginals)
+        return remembered

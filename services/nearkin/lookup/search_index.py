@@ -21,14 +21,14 @@ from nearkin.core.filters import ItemFilter
 from nearkin.core.item import Content
 from nearkin.core.ports import ContentEncoder, IndexedItem, ItemCollection, Search
 from nearkin.core.retrieval import Ranking, Retrieval
-from nearkin.core.vectors import Hit, VectorName, Vectors
+from nearkin.core.vectors import Hits, VectorName, Vectors
 from nearkin.lookup.request import SimilarTo
 
 #: How many hits one call asks of the index: an engine that serves one call at a time is held for 50 ms at most.
 HITS_PER_CALL = 1_000
 
-#: The hits of one look-up, best first, by the vector that was searched.
-Hits = dict[VectorName, list[Hit]]
+#: The hits of one look-up by the vector that was searched.
+FoundBy = dict[VectorName, Hits]
 
 #: An anchor as a search takes it: the id of an item that the index holds, or vectors of a content.
 Query = str | Vectors
@@ -45,8 +45,8 @@ class Found:
     """
 
     query: Query | None
-    hits: Hits
-    named: list[Hit]
+    hits: FoundBy
+    named: Hits
 
 
 async def search_index(
@@ -84,7 +84,7 @@ async def search_index(
 
 async def search_among(
     collection: ItemCollection, wanted: Sequence[tuple[SimilarTo, Query | None, tuple[str, ...]]], dimensions: int
-) -> list[list[Hit]]:
+) -> list[Hits]:
     """Score items that somebody else named, and leave out those that the filter refuses or the index does not show.
 
     Args:
@@ -103,9 +103,9 @@ async def search_among(
         if ids:
             asked.append(Search(VectorName.CONTENT, vector, len(ids), lookup.filter, exact=True, among=ids))
     found = iter([hits for some in _portions(asked) for hits in await collection.search(some)] if asked else ())
-    answers = [next(found) if ids else [] for _, _, ids in wanted]
+    answers = [next(found) if ids else Hits() for _, _, ids in wanted]
     return [
-        hits if query is not None else [hit._replace(score=math.nan) for hit in hits]
+        hits if query is not None else Hits(hits.facts, [math.nan] * len(hits))
         for (_, query, _), hits in zip(wanted, answers, strict=True)
     ]
 
@@ -115,7 +115,7 @@ _NAMED = "named"
 
 #: The searches of one look-up, and their hits: of its vectors, and among what others named.
 _Searches = dict[str, Search]
-_Found = dict[str, list[Hit]]
+_Found = dict[str, Hits]
 
 
 async def _encode(
@@ -260,17 +260,19 @@ async def _search_starved(
 
 def _found(lookup: SimilarTo, query: Query | PermanentError, hits: _Found | PermanentError) -> Found | PermanentError:
     if isinstance(hits, UnknownItem) and lookup.popular_if_unknown and lookup.is_ranked:
-        return Found(None, {}, [])
+        return Found(None, {}, Hits())
     if isinstance(hits, PermanentError):
         return hits
     if isinstance(query, PermanentError):
         return query
     # The search leaves the anchor out; should an engine slip, the promises of an answer still hold.
     distinct = {name: _distinct(some, lookup.anchor) for name, some in hits.items()}
-    named = distinct.pop(_NAMED, [])
+    named = distinct.pop(_NAMED, Hits())
     return Found(query, {VectorName(name): some for name, some in distinct.items()}, named)
 
 
-def _distinct(hits: Sequence[Hit], anchor: str | Content) -> list[Hit]:
+def _distinct(hits: Hits, anchor: str | Content) -> Hits:
     """Each item once, at its better place, and never the anchor."""
-    return list({hit.id: hit for hit in reversed(hits) if hit.id != anchor}.values())[::-1]
+    if len(set(hits.ids)) == len(hits) and (isinstance(anchor, Content) or anchor not in hits.ids):
+        return hits
+    return Hits.of(reversed({hit.id: hit for hit in reversed(hits) if hit.id != anchor}.values()))

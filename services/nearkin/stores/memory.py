@@ -15,7 +15,7 @@ from nearkin.core.errors import Misconfigured, Unavailable
 from nearkin.core.filters import ItemFilter
 from nearkin.core.item import CategoryPath
 from nearkin.core.ports import IndexCounts, IndexedItem, ItemWrite, Search, Stored
-from nearkin.core.vectors import Hit, SparseVector, VectorName, Vectors
+from nearkin.core.vectors import Hit, Hits, SparseVector, VectorName, Vectors
 from nearkin.stores.checks import check_writes
 
 
@@ -59,7 +59,7 @@ class MemoryCollection:
         lost = [item_id for item_id, versions in meant.items() if not self._is_at(item_id, versions)]
         return frozenset(lost)
 
-    async def search(self, searches: Sequence[Search]) -> list[list[Hit]]:
+    async def search(self, searches: Sequence[Search]) -> list[Hits]:
         """For each search the hits from best to worst, by exact search."""
         return [self._search(search) for search in searches]
 
@@ -71,13 +71,13 @@ class MemoryCollection:
     def _is_at(self, item_id: str, versions: object) -> bool:
         return item_id in self._points and self._points[item_id].item.state.versions == versions
 
-    def _search(self, search: Search) -> list[Hit]:
+    def _search(self, search: Search) -> Hits:
         query = search.query
         own = query if isinstance(query, str) else None
         if isinstance(query, str):
             anchor = self._points.get(query)
             if anchor is None or anchor.vectors is None:
-                return []
+                return Hits()
             query = anchor.vectors.content if search.using is VectorName.CONTENT else anchor.vectors.lexical
         candidates = [
             point
@@ -89,11 +89,11 @@ class MemoryCollection:
         ]
         scores = self._idf_scores(query, candidates) if isinstance(query, SparseVector) else _cosines(query, candidates)
         best = sorted(zip(scores, candidates, strict=True), key=lambda scored: -scored[0])[: search.limit]
-        return [
-            Hit(point.item.state.id, score, facts)
+        return Hits.of(
+            Hit(facts.id, score, facts)
             for score, point in best
             if (score > 0 or search.using is VectorName.CONTENT) and (facts := to_facts(point.item)) is not None
-        ]
+        )
 
     def _idf_scores(self, query: SparseVector, candidates: Sequence[_Point]) -> list[float]:
         documents = [

@@ -20,10 +20,11 @@ from nearkin.contracts.stored import PAYLOAD_INDEXES, facts_of, from_payload, to
 from nearkin.core.candidates import ItemFacts
 from nearkin.core.errors import Misconfigured, NearkinError, Unavailable
 from nearkin.core.ports import IndexCounts, IndexedItem, ItemWrite, Search
-from nearkin.core.vectors import Hit, SparseVector, VectorName
+from nearkin.core.vectors import Hits, SparseVector, VectorName
 from nearkin.ops.settings import Settings
 from nearkin.stores import qdrant_messages as messages
 from nearkin.stores.checks import check_writes
+from nearkin.stores.remembered_facts import PointVersion, RememberedFacts
 
 #: Making and checking a collection may take longer than a call that serves a request.
 PREPARE_TIMEOUT_S = 60.0
@@ -180,6 +181,7 @@ class QdrantCollection:
 
     def __init__(self, calls: Calls, name: str, bundle: str) -> None:
         self._calls, self._name, self._bundle = calls, name, bundle
+        self._facts = RememberedFacts()
 
     @property
     def name(self) -> str:
@@ -200,7 +202,7 @@ class QdrantCollection:
     async def read_facts(self, ids: Sequence[str]) -> dict[str, ItemFacts]:
         """What ranking needs of these items; those that are not held or have no content are left out."""
         points = await self._get(_points_of(ids), messages.FACTS_FIELD)
-        return {facts.id: facts for facts in await self._facts(points) if facts is not None}
+        return {facts.id: facts for facts in await self._facts_of(points) if facts is not None}
 
     async def write(self, writes: Sequence[ItemWrite]) -> frozenset[str]:
         """Apply compare-and-set writes of distinct items; returns the ids that were not applied."""
@@ -226,8 +228,8 @@ class QdrantCollection:
         yield from self._updates(writes[:half])
         yield from self._updates(writes[half:])
 
-    async def search(self, searches: Sequence[Search]) -> list[list[Hit]]:
-        """Run searches in one round trip: for each, the hits from best to worst."""
+    async def search(self, searches: Sequence[Search]) -> list[Hits]:
+        """Run searches together: for each, the hits from best to worst."""
         inputs = {
             at: messages.vector_input(search.query)
             for at, search in enumerate(searches)
@@ -262,23 +264,60 @@ class QdrantCollection:
         counted: int = answer.result.count
         return counted
 
-    async def _search(self, searches: Sequence[Search], inputs: dict[int, wire.VectorInput]) -> list[list[Hit]]:
-        hits: list[list[Hit]] = [[] for _ in searches]
+    async def _search(self, searches: Sequence[Search], inputs: dict[int, wire.VectorInput]) -> list[Hits]:
+        """One round trip, and another one for hits of which nothing is remembered."""
+        hits = [Hits() for _ in searches]
         if not inputs:
             return hits
         queries = [messages.query_of(self._name, searches[at], query) for at, query in inputs.items()]
-        request = wire.QueryBatchPoints(collection_name=self._name, query_points=queries)
-        answer = await self._calls(self._calls.points.QueryBatch, request)
-        for at, result in zip(inputs, answer.result, strict=True):
-            points = result.result
-            hits[at] = [
-                Hit(facts.id, point.score, facts)
-                for point, facts in zip(points, await self._facts(points), strict=True)
-                if facts is not None
+        answers = await self._found_by(queries)
+        found = [[(point.id.uuid, point.version) for point in points] for points in answers]
+        known = list(map(self._facts.of, found))
+        if any(None in facts for facts in known):
+            read = await self._read_facts(queries, found, known)
+            known = [
+                [facts or read.get(uuid) for facts, (uuid, _) in zip(some, points, strict=True)]
+                for some, points in zip(known, found, strict=True)
             ]
+        for at, points, some in zip(inputs, answers, known, strict=True):
+            scores = [point.score for point in points]
+            if None in some:
+                scores = [score for score, facts in zip(scores, some, strict=True) if facts is not None]
+            hits[at] = Hits([facts for facts in some if facts is not None], scores)
         return hits
 
-    async def _facts(self, points: Sequence[wire.ScoredPoint | wire.RetrievedPoint]) -> list[ItemFacts | None]:
+    async def _found_by(self, queries: Sequence[wire.QueryPoints]) -> list[Sequence[wire.ScoredPoint]]:
+        request = wire.QueryBatchPoints(collection_name=self._name, query_points=queries)
+        answer = await self._calls(self._calls.points.QueryBatch, request)
+        return [one.result for one in answer.result]
+
+    async def _read_facts(
+        self,
+        queries: Sequence[wire.QueryPoints],
+        found: Sequence[Sequence[PointVersion]],
+        known: Sequence[Sequence[ItemFacts | None]],
+    ) -> dict[str, ItemFacts]:
+        """The facts of the points among some hits that are not known, by UUID; they are remembered from now on.
+
+        They are read by the search that found them: a search alone tells facts together with the version that they are
+        of, and one replica of a shard may be behind another one.
+        """
+        asked: set[str] = set()
+        again = []
+        for query, points, some in zip(queries, found, known, strict=True):
+            unknown = {uuid for (uuid, _), facts in zip(points, some, strict=True) if facts is None} - asked
+            if unknown:
+                asked |= unknown
+                again.append(messages.query_facts(query, unknown))
+        read: dict[str, ItemFacts] = {}
+        for held in await self._found_by(again):
+            for point, facts in zip(held, await self._facts_of(held), strict=True):
+                if facts is not None:
+                    read[point.id.uuid] = facts
+                    self._facts.remember((point.id.uuid, point.version), facts)
+        return read
+
+    async def _facts_of(self, points: Sequence[wire.ScoredPoint | wire.RetrievedPoint]) -> list[ItemFacts | None]:
         """The facts that points carry; of those that carry none, the whole item is read, None where it has no content.
 
         None is carried by items without content, and by points that were written before there were facts.

@@ -18,8 +18,11 @@ from nearkin.core.vectors import SparseVector, VectorName, Vectors
 #: Point ids are UUIDv5 of item ids in this namespace: the same in every collection, for good.
 NAMESPACE = uuid.UUID("5b0a3c1e-6c0f-5d7e-9b1a-2f4d8e6a7c90")
 
-#: What a hit carries: one field costs half of what two do, and the facts name the item.
+#: What tells which item a point is, and what ranking needs of it: one field costs half of what two do.
 FACTS_FIELD = wire.WithPayloadSelector(include=wire.PayloadIncludeSelector(fields=["facts"]))
+
+#: What a hit carries where its point's version says the rest.
+NO_FIELD = wire.WithPayloadSelector(enable=False)
 
 #: What a read carries: the whole item is one field.
 ITEM_FIELD = wire.WithPayloadSelector(include=wire.PayloadIncludeSelector(fields=["item"]))
@@ -113,6 +116,20 @@ def query_of(collection: str, search: Search, query: wire.VectorInput) -> wire.Q
         filter=filter_of(search.filter, excluded, search.among),
         params=wire.SearchParams(exact=search.exact or search.among is not None),
         limit=search.limit,
+        with_payload=NO_FIELD,
+    )
+
+
+def query_facts(found: wire.QueryPoints, points: Iterable[str]) -> wire.QueryPoints:
+    """The search that gives the facts of some points, by their UUIDs, that another search has found."""
+    ids = [wire.PointId(uuid=one) for one in points]
+    return wire.QueryPoints(
+        collection_name=found.collection_name,
+        query=found.query,
+        using=found.using,
+        filter=wire.Filter(must=[wire.Condition(has_id=wire.HasIdCondition(has_id=ids))]),
+        params=wire.SearchParams(exact=True),
+        limit=len(ids),
         with_payload=FACTS_FIELD,
     )
 
