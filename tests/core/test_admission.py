@@ -6,7 +6,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from nearkin.core.admission import BYTES_AN_OFFSET, Admission, Verdict
+from nearkin.core.admission import BYTES_AN_OFFSET, COMPLAINTS, Admission, Verdict
+from nearkin.core.counting import METRIC_OF
+from nearkin.core.features import COMPLAINTS as WEIGHED
 from nearkin.core.feedback import Action, Impressions, Interaction, Shown, Visit, VisitKind
 
 NOW = 1_700_000_000_000
@@ -60,6 +62,15 @@ class TestClamps:
         assert decided(Admission(100, 2), *(click(str(number)) for number in range(4))) == [
             *(COUNTS, COUNTS, CLAMPED, CLAMPED)
         ]
+
+    @pytest.mark.parametrize("action", [Action.SKIP, Action.DISLIKE, Action.HIDE, Action.REPORT])
+    def test_a_complaint_of_one_person_about_a_pair_counts_once_whatever_the_clamp(self, action: Action) -> None:
+        events = [click(str(number), action=action) for number in range(3)]
+        others = [click("3", action=action, user="v"), click("4", action=action, item="y"), click("5")]
+        assert decided(Admission(100, 5), *events, *others) == [COUNTS, CLAMPED, CLAMPED, COUNTS, COUNTS, COUNTS]
+
+    def test_what_counts_against_a_pair_in_ranking_is_what_a_person_may_say_once(self) -> None:
+        assert {METRIC_OF[action] for action in COMPLAINTS} == {metric for metric, _ in WEIGHED}
 
     @pytest.mark.parametrize(
         "other",
@@ -115,7 +126,7 @@ events = st.one_of(
         st.sampled_from("123456789"),
         st.sampled_from(["u", "v", None]),
         st.sampled_from("xy"),
-        st.sampled_from([Action.CLICK, Action.LIKE]),
+        st.sampled_from([Action.CLICK, Action.HIDE]),
     ),
     st.builds(
         slate,
@@ -158,6 +169,10 @@ def key_of(event: Impressions | Interaction | Visit) -> tuple[object, ...]:
             return event.user, frozenset(event.items)
 
 
+def most_of(event: Impressions | Interaction | Visit, clamp: int) -> int:
+    return 1 if isinstance(event, Interaction) and event.action is Action.HIDE else clamp
+
+
 @given(logs, windows, clamps)
 def test_the_verdicts_are_those_of_the_definition(log: list, window: int, clamp: int) -> None:
     admission = Admission(window, clamp)
@@ -165,7 +180,7 @@ def test_the_verdicts_are_those_of_the_definition(log: list, window: int, clamp:
         held = [before for at, before in log[:place] if at >= offset - window]
         repeated = any(before.event_id == event.event_id for before in held)
         done = sum(before.user is not None and key_of(before) == key_of(event) for before in held)
-        expected = REPEATED if repeated else CLAMPED if done >= clamp else COUNTS
+        expected = REPEATED if repeated else CLAMPED if done >= most_of(event, clamp) else COUNTS
         assert admission.admit(offset, event) is expected
 
 
@@ -177,7 +192,7 @@ def test_what_counts_is_at_most_the_clamp_within_any_window(log: list, window: i
         near = [one for at, one in counted if offset - window <= at <= offset]
         assert sum(one.event_id == event.event_id for one in near) == 1
         if event.user is not None:
-            assert sum(key_of(one) == key_of(event) for one in near) <= clamp
+            assert sum(key_of(one) == key_of(event) for one in near) <= most_of(event, clamp)
 
 
 def test_offsets_only_grow() -> None:

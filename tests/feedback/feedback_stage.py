@@ -259,6 +259,7 @@ def make_events(draw: random.Random, number: int, now_ms: int | None = None, pre
     sent += [as_sent(event | {"action": "click", "occurred_at": now_ms + 3600 * 1000, "event_id": f"{prefix}-soon"})]
     hammering = event | {"action": "click", "occurred_at": now_ms, "user": USERS[0]}
     sent += [as_sent(hammering | {"event_id": f"{prefix}-hammer-{count}"}) for count in range(12)]
+    sent += [as_sent(hammering | {"event_id": f"{prefix}-hide-{count}", "action": "hide"}) for count in range(3)]
     draw.shuffle(sent)
     return sent
 

@@ -34,6 +34,9 @@ METRICS = {
     "report": "REPORTS",
 }
 
+#: What one user may do once within the window, whatever the clamp.
+COMPLAINTS = {"skip", "dislike", "hide", "report"}
+
 
 def default_prior(_surface: str, position: int) -> float:
     return 0.1 / math.log2(1 + position)
@@ -81,7 +84,7 @@ def recount(
         at_ms: to when everything is decayed.
         half_life_ms: of the evidence.
         window: offsets in which a repeat is known.
-        clamp: how often one user may do the same within it.
+        clamp: how often one user may do the same within it; what is a complaint once.
         most_partners: of one item in a visit.
         prior: of a surface and a position.
         surfaces: that the priors name.
@@ -100,7 +103,8 @@ def recount(
             continue
         ids, done = known[place], deeds[place][_deed(event)]
         repeated = ids.get(event.event_id, -window - 1) >= record.offset - window
-        clamped = event.user is not None and sum(at >= record.offset - window for at in done) >= clamp
+        most = 1 if isinstance(event, Interaction) and event.action.value in COMPLAINTS else clamp
+        clamped = event.user is not None and sum(at >= record.offset - window for at in done) >= most
         ids[event.event_id] = record.offset
         done.append(record.offset)
         now_ms = record.timestamp_ms

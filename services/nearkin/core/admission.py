@@ -11,6 +11,9 @@ action with the same item beside the same anchor, a slate of the same visible it
 order, a visit of the same items. An event that is sent again is done again, so nobody gets around the clamp by naming
 one event twice. Whoever is not named cannot be told apart, and is not clamped.
 
+*Complaints.* What a person holds against a pair (`COMPLAINTS`) counts once within the window, whatever the clamp: it is
+no truer for being said again, and few of them hide a pair from everybody.
+
 So one person's actions of a kind with a pair are bounded by the clamp. Exposures and co-visits of a pair are bounded
 for each slate and each basket that holds it, and by the window where they all differ: whoever comes back often is shown
 the same pair in many slates, and if those did not count while their clicks did, the pair would look better than it is.
@@ -20,7 +23,10 @@ from array import array
 from enum import Enum
 from hashlib import blake2b
 
-from nearkin.core.feedback import Impressions, Interaction, Visit
+from nearkin.core.feedback import Action, Impressions, Interaction, Visit
+
+#: Actions that a person needs to do once.
+COMPLAINTS = frozenset({Action.SKIP, Action.DISLIKE, Action.HIDE, Action.REPORT})
 
 #: What an offset of the window takes, at most, where every event names a user; measured by
 #: `tests/core/test_admission.py`.
@@ -47,7 +53,7 @@ class Admission:
 
     Args:
         window: how many offsets before an event's own are looked at, from 1.
-        clamp: how often a person may do the same within the window, from 1.
+        clamp: how often a person may do the same within the window, from 1; complaints count once.
     """
 
     def __init__(self, window: int, clamp: int) -> None:
@@ -81,7 +87,7 @@ class Admission:
         event_id, deed = _hash(event.event_id), _deed(event)
         if event_id in self._seen:
             verdict = Verdict.REPEATED
-        elif deed != _NOBODY and self._done.get(deed, 0) >= self.clamp:
+        elif deed != _NOBODY and self._done.get(deed, 0) >= self._most(event):
             verdict = Verdict.CLAMPED
         else:
             verdict = Verdict.COUNTS
@@ -92,6 +98,10 @@ class Admission:
         if deed != _NOBODY:
             self._done[deed] = self._done.get(deed, 0) + 1
         return verdict
+
+    def _most(self, event: Impressions | Interaction | Visit) -> int:
+        """How often a person may do what the event says."""
+        return 1 if isinstance(event, Interaction) and event.action in COMPLAINTS else self.clamp
 
     def _forget(self, before: int) -> None:
         """Forget what stands at offsets before one."""
