@@ -126,4 +126,5 @@ def test_a_command_whose_libraries_are_not_installed_says_what_to_install(nearki
     monkeypatch.setitem(sys.modules, "numpy", None)  # as import finds it where it is not installed
     result = nearkin("split", "log.csv", "shop", "--cut", "2011-10-01")
     assert result.exit_code == 2
-    assert "this command needs numpy, which is not installed; install nearkin[embedded,learn]" in result.output
+    assert "this command needs numpy, which is not installed" in result.output
+    assert f"run `{sys.executable} -m pip install -e '.[embedded,learn]'` in the clone" in result.output

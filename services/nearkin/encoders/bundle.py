@@ -165,7 +165,7 @@ def _locate(folder: Path, name: str, file: BundleFile) -> Path:
 
 def _remedy(folder: Path) -> str:
     if folder == DEFAULT_BUNDLE:
-        return "run `pip install --force-reinstall nearkin`"
+        return "run `pip install --force-reinstall --no-deps .` in a whole clone of Nearkin"
     return "set NEARKIN_BUNDLE_PATH to a whole bundle"
 
 
