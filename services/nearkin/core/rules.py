@@ -291,13 +291,15 @@ class _Company:
             return
         cosines = similarities([facts[row].sketch for row in together])
         np.fill_diagonal(cosines, -1.0)
-        for first, second in np.argwhere(cosines >= rules.near_duplicate).tolist():
+        for cell in np.flatnonzero(cosines >= rules.near_duplicate).tolist():
+            first, second = divmod(cell, len(together))
             self._alike.setdefault(together[first], []).append(together[second])
-        if rules.same_title > 1:
+        titles = [_words(facts[row].title) for row in together]
+        if rules.same_title > 1 or len(set(titles)) == len(titles):
             return
         titled: dict[str, list[int]] = {}
-        for place, row in enumerate(together):
-            titled.setdefault(_words(facts[row].title), []).append(place)
+        for place, words in enumerate(titles):
+            titled.setdefault(words, []).append(place)
         for words, places in titled.items():
             for place in places if words and len(places) > 1 else ():
                 one = facts[together[place]]

@@ -46,14 +46,14 @@ def similarities(sketches: Sequence[bytes]) -> Array:
     """
     nothing = bytes(SIZE)
     packed = b"".join([one or nothing for one in sketches])
-    words = np.frombuffer(packed, np.uint64).reshape(len(sketches), SIZE // 8).T
+    words = np.frombuffer(packed, np.uint64).reshape(len(sketches), SIZE // 8).T.copy()
     # Bits are counted rather than signs multiplied: a matrix product would wake a thread for every core.
-    differing = np.zeros((len(sketches), len(sketches)), np.intp)
+    differing = np.zeros((len(sketches), len(sketches)), np.uint16)
     for word in words:
         differing += np.bitwise_count(word[:, None] ^ word)
-    cosines: Array = _COSINES[differing]
-    known = np.fromiter(map(bool, sketches), bool, len(sketches))
-    if not known.all():
+    cosines: Array = _COSINES.take(differing)
+    if not all(sketches):
+        known = np.fromiter(map(bool, sketches), bool, len(sketches))
         cosines[~known] = 0.0
         cosines[:, ~known] = 0.0
     np.fill_diagonal(cosines, 1.0)

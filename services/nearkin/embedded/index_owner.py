@@ -31,7 +31,7 @@ from nearkin.embedded.index_collections import Collections, optimise, return_fre
 from nearkin.embedded.index_folder import IndexFolder
 from nearkin.embedded.qdrant_services import CollectionsService, PointsService, QdrantService
 from nearkin.ops.logs import configure, describe
-from nearkin.ops.process import EXIT_MISCONFIGURED, stop_on_signals
+from nearkin.ops.process import EXIT_MISCONFIGURED, collect_young_garbage_only, stop_on_signals
 from nearkin.ops.settings import load_settings
 
 log = logging.getLogger("nearkin.embedded.index_owner")
@@ -110,6 +110,7 @@ async def serve(data: Path, listen: str, min_free_mib: int = MIN_FREE_MIB) -> No
         health_pb2_grpc.add_HealthServicer_to_server(serving, server)
         await server.start()
         log.info("ready on %s:%d with %s", host, port, ", ".join(c.name for c in collections) or "no collection yet")
+        collect_young_garbage_only()
         syncing = asyncio.create_task(sync_regularly(collections))
         await stopping.wait()
         log.info("stopping")

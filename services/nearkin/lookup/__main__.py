@@ -22,7 +22,7 @@ from nearkin.lookup.server import Limits, LookupServer
 from nearkin.ops import logs
 from nearkin.ops.health import Health, HealthServer
 from nearkin.ops.metrics import Metrics
-from nearkin.ops.process import EXIT_MISCONFIGURED, exit_with, stop_on_signals
+from nearkin.ops.process import EXIT_MISCONFIGURED, collect_young_garbage_only, exit_with, stop_on_signals
 from nearkin.ops.settings import Settings, load_settings
 from nearkin.stores import evidence as redis
 from nearkin.stores import qdrant
@@ -85,6 +85,7 @@ async def serve(settings: Settings, encoder: ContentEncoder, metrics: Metrics, h
     try:
         await answers.start()
         address = await server.start(settings.lookup_listen)
+        collect_young_garbage_only()
         log.info("look-ups are served", extra=logs.fields(address=address, bundle=encoder.bundle))
         await stop.wait()
         log.info("stopping", extra=logs.fields(grace_s=settings.lookup_grace_s))

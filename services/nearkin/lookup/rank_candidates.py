@@ -16,7 +16,7 @@ from nearkin.lookup.request import SimilarTo
 from nearkin.ops.settings import Settings
 
 #: Rules look at so many times the rows that can be shown; at all of them only where they take most of these out.
-HEADROOM = 2
+HEADROOM = 1.5
 
 
 @dataclass(frozen=True, slots=True)
@@ -120,7 +120,7 @@ def rank_candidates(
     # The head of the order suffices, with what is new or pinned among the others, as long as rules leave of the head
     # alone what can be shown: what is far down stands behind rows that were never looked at.
     needed = max(lookup.k, POOL, ordering.exploration.pool)
-    enough = HEADROOM * needed
+    enough = int(HEADROOM * needed)
     pinned = curation.pins.get(anchor_id, ())
     far = [
         rank for rank, row in enumerate(order) if rank >= enough and (row in new or candidates.facts[row].id in pinned)
