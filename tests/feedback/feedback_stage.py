@@ -257,6 +257,8 @@ def make_events(draw: random.Random, number: int, now_ms: int | None = None, pre
     event = {"kind": "interaction", "event_id": f"{prefix}-old", "anchor": "item-001", "item_id": "item-002"}
     sent += [as_sent(event | {"action": "click", "occurred_at": now_ms - 40 * 24 * 3600 * 1000})]
     sent += [as_sent(event | {"action": "click", "occurred_at": now_ms + 3600 * 1000, "event_id": f"{prefix}-soon"})]
+    for mended in ("old", "soon"):  # refused for its time as it stands above, so it counts under its id
+        sent += [as_sent(event | {"action": "save", "occurred_at": now_ms, "event_id": f"{prefix}-{mended}"})]
     hammering = event | {"action": "click", "occurred_at": now_ms, "user": USERS[0]}
     sent += [as_sent(hammering | {"event_id": f"{prefix}-hammer-{count}"}) for count in range(12)]
     sent += [as_sent(hammering | {"event_id": f"{prefix}-hide-{count}", "action": "hide"}) for count in range(3)]

@@ -11,8 +11,8 @@ from dataclasses import dataclass, field
 from typing import Literal
 from zlib import crc32
 
-from nearkin.contracts.feedback import decode_feedback, decode_visit, require_timely
-from nearkin.contracts.limits import MAX_AHEAD_MS
+from nearkin.contracts.feedback import decode_feedback, decode_visit
+from nearkin.contracts.limits import MAX_AHEAD_MS, MAX_LATENESS_MS
 from nearkin.contracts.topics import FEEDBACK
 from nearkin.core.errors import InvalidEvent
 from nearkin.core.evidence import EvidenceRules, visit_pairs
@@ -101,22 +101,24 @@ def recount(
         except InvalidEvent:
             sums.refused.add((*place, record.offset))
             continue
+        # What its own record's time refuses is not remembered; by the stream's time an event is late beside others.
+        now_ms = record.timestamp_ms
+        late = clock == "wall" and event.occurred_at < now_ms - MAX_LATENESS_MS
+        if late or event.occurred_at > now_ms + MAX_AHEAD_MS:
+            sums.refused.add((*place, record.offset))
+            continue
         ids, done = known[place], deeds[place][_deed(event)]
         repeated = ids.get(event.event_id, -window - 1) >= record.offset - window
         most = 1 if isinstance(event, Interaction) and event.action.value in COMPLAINTS else clamp
         clamped = event.user is not None and sum(at >= record.offset - window for at in done) >= most
         ids[event.event_id] = record.offset
         done.append(record.offset)
-        now_ms = record.timestamp_ms
-        if clock == "stream" and event.occurred_at <= now_ms + MAX_AHEAD_MS:
+        if clock == "stream":
             times[place].append((record.offset, event.occurred_at))
             now_ms = max(at for offset, at in times[place] if offset >= record.offset - window)
-        try:
-            require_timely(event, now_ms)
-        except InvalidEvent:
+        if event.occurred_at < now_ms - MAX_LATENESS_MS:
             sums.refused.add((*place, record.offset))
-            continue
-        if repeated:
+        elif repeated:
             sums.repeated += 1
         elif clamped:
             sums.clamped += 1

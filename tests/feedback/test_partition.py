@@ -230,15 +230,75 @@ def test_one_user_counts_only_so_often_and_a_repeat_not_at_all():
     assert {verdict.value: number for verdict, number in partition.outcomes.items()} == {"clamped": 3, "repeated": 1}
 
 
-def test_a_record_that_claims_to_be_from_the_future_takes_no_event_with_it():
+@pytest.mark.parametrize(("of_the_event", "reason"), [(50, "in_future"), (5, "too_late"), (0, "too_late")])
+def test_a_record_that_claims_to_be_from_the_future_takes_no_event_with_it(of_the_event, reason):
     partition = begin()
-    century = 100 * 365 * DAY_MS // 2
-    (record,) = log_of([click(0, occurred_at=NOW + century // 10)])
+    year = 365 * DAY_MS
+    (record,) = log_of([click(0, occurred_at=NOW + of_the_event * year)])
 
-    partition.take(record._replace(timestamp_ms=NOW + century))
+    partition.take(record._replace(timestamp_ms=NOW + 50 * year))
 
     (refused,) = partition.refused
+    assert refused.error.reason == reason
+    assert not partition.waiting
+
+
+HOUR = 3_600_000
+OF_THE_WALL, OF_THE_STREAM = RULES, Rules(EVIDENCE.half_life_ms, window=40, clamp=3, clock="stream")
+
+
+@pytest.mark.parametrize(
+    ("reason", "rules", "occurred_at", "stamped"),
+    [
+        ("in_future", OF_THE_WALL, NOW + HOUR, NOW),
+        ("in_future", OF_THE_STREAM, NOW + HOUR, NOW),
+        ("too_late", OF_THE_WALL, NOW - 40 * DAY_MS, NOW),
+        ("no_time", OF_THE_WALL, NOW, 0),
+        ("no_time", OF_THE_STREAM, NOW, -1),
+    ],
+)
+def test_what_its_records_time_refuses_counts_once_it_comes_again_mended(reason, rules, occurred_at, stamped):
+    first, again, repeated = log_of([click(0, occurred_at=occurred_at), click(0), click(0)])
+    there_all_the_time, successor = begin(rules=rules), begin(position=1, rules=rules)
+    there_all_the_time.take(first._replace(timestamp_ms=stamped))
+    successor.see(first._replace(timestamp_ms=stamped))
+
+    for partition in (there_all_the_time, successor):
+        partition.take(again)
+        partition.take(repeated)
+
+    (refused,) = there_all_the_time.refused
+    assert refused.error.reason == reason
+    assert "new event_id" not in refused.error.remedy
+    for partition in (there_all_the_time, successor):
+        assert [each.record.offset for each in partition.waiting] == [1]
+
+
+def test_one_that_only_an_earlier_reader_holds_to_be_early_is_remembered_by_every_reader():
+    first, again = log_of([click(0, occurred_at=NOW + HOUR), click(0)])
+    ahead = first._replace(timestamp_ms=NOW + HOUR)
+    now, later = begin(), Partition((FEEDBACK.name, 0), SOURCE, (0,) * SHARDS, 0, RULES, lambda: NOW + HOUR)
+
+    for partition in (now, later):
+        partition.take(ahead)
+        partition.take(again)
+
+    (refused,) = now.refused
     assert refused.error.reason == "in_future"
+    assert "under a new event_id" in refused.error.remedy
+    assert not now.waiting
+    assert [each.record.offset for each in later.waiting] == [0]
+
+
+def test_one_that_is_late_by_the_streams_own_time_is_told_to_come_under_a_new_id():
+    partition = begin(rules=OF_THE_STREAM)
+    for record in log_of([click(0), click(1, occurred_at=NOW - 40 * DAY_MS), click(1)]):
+        partition.take(record)
+
+    (refused,) = partition.refused
+    assert (refused.record.offset, refused.error.reason) == (1, "too_late")
+    assert "under a new event_id" in refused.error.remedy
+    assert [each.record.offset for each in partition.waiting] == [0]
 
 
 @pytest.mark.parametrize("clock", ["wall", "stream"])

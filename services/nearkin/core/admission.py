@@ -76,7 +76,8 @@ class Admission:
 
         Args:
             offset: where the event stands, after the one before.
-            event: what keeps its contract, be it timely or not: time must not change what is remembered.
+            event: what keeps its contract, and nothing that only some readers hold to be timely is left out: what is
+                remembered must not depend on when it is read.
 
         Raises:
             ValueError: the offset is not after the one before.

@@ -3,8 +3,11 @@
 Which of its events count, and what, follows from the log and the guards: from an event, from those at the `window`
 offsets before its own, and from the time of its record. So a worker that begins in the midst of it, after a crash or in
 the place of another one, first reads so many offsets back (`see`), and then decides as the one before it would have.
-There is one exception: a record that claims to be from the future is held to be from now. Its event may be refused as
-too early by one worker and, later, be admitted by another.
+
+What its own record's time refuses, whoever reads it and whenever, is not remembered: it may come again under its id.
+There is one exception to all this: a record that claims to be from the future is held to be from now. Its event may be
+refused as too early by one worker and, later, be admitted by another, so its id is remembered by both. So is that of an
+event which is too late by the stream's own time, as that time hangs on such records.
 """
 
 from collections import Counter, deque
@@ -105,6 +108,7 @@ class Partition:
         """Remember a record from before `position`: it decides about later ones and counts no more."""
         try:
             event = self._decode(record.key, record.value)
+            self._require_timely_by_record(event, record.timestamp_ms)
         except Exception:  # it was refused in its time, for whatever reason
             return
         self._admission.admit(record.offset, event)
@@ -119,12 +123,11 @@ class Partition:
         offset = record.offset
         try:
             event = self._decode(record.key, record.value)
+            self._require_timely_by_record(event, record.timestamp_ms)
             verdict = self._admission.admit(offset, event)
             wall = self._wall(record)
             newest = self._newest.see(offset, event.occurred_at, wall)
-            if record.timestamp_ms <= 0:
-                raise refused("no_time", "", "its record has no time")
-            require_timely(event, newest if self._rules.clock == "stream" else wall)
+            _require_timely_now(event, newest if self._rules.clock == "stream" else wall)
         except InvalidEvent as error:
             self.refused.append(Rejected(record, error))
         except Exception as error:  # one event must not stop the partition
@@ -219,6 +222,19 @@ class Partition:
             if tally is not None and tally.newest_ms
         ], None
 
+    def _require_timely_by_record(self, event: FeedbackEvent, stamped_ms: int) -> None:
+        """Refuse what every worker refuses, as nothing decides about it but the event and its record's time.
+
+        By the stream's own time an event is late beside others, which say nothing here.
+
+        Raises:
+            InvalidEvent: the record has no time, or the event is too late or in the future by it.
+        """
+        if stamped_ms <= 0:
+            raise refused("no_time", "", "its record has no time")
+        on_time = self._rules.clock == "stream" and event.occurred_at < stamped_ms
+        require_timely(event, event.occurred_at if on_time else stamped_ms)
+
     def _wall(self, record: Record) -> int:
         """The record's own time, which is the same whenever it is read; now, where it claims to be from the future."""
         return min(record.timestamp_ms, self._now_ms())
@@ -270,6 +286,15 @@ class _Newest:
             newest.pop()
         newest.append((offset, occurred_at))
         return newest[0][1]
+
+
+def _require_timely_now(event: FeedbackEvent, now_ms: int) -> None:
+    """Refuse what is too late or in the future by the clock in force, when its id is remembered already."""
+    try:
+        require_timely(event, now_ms)
+    except InvalidEvent as error:
+        remedy = f"{error.remedy}; send it under a new event_id, as this one is taken for one that came"
+        raise InvalidEvent(error.problem, remedy=remedy, field=error.field, reason=error.reason) from None
 
 
 def is_unexposed(event: FeedbackEvent) -> bool:

@@ -116,7 +116,7 @@ def unforeseen(record: Record, failure: Exception, in_a_row: int) -> Rejected:
         record,
         InvalidEvent(
             f"it fails in a way nobody foresaw: {describe(failure)}",
-            remedy="report it with this dead letter; send it again once it is mended",
+            remedy="report it with this dead letter; send it again once it is mended, feedback under a new event_id",
             reason="internal",
         ),
     )

@@ -86,8 +86,8 @@ class Settings(BaseSettings):
         5,
         ge=1,
         le=1_000_000,
-        description="How often one user counts who does the same with the same pair within that window. A skip, dislike, "
-        "hide or report counts once, whatever stands here.",
+        description="How often one user counts who does the same with the same pair within that window. A skip, "
+        "dislike, hide or report counts once, whatever stands here.",
     )
 
     pseudonym_key: SecretStr | None = Field(
