@@ -1,4 +1,7 @@
-"""Sends dead letters, and returns once the broker has them: they may come twice, never not at all."""
+"""Sends dead letters, and returns once the broker has them: they may come twice, never not at all.
+
+Those of one partition go out in order, many at a time, and the partitions beside each other: good events wait for them.
+"""
 
 import asyncio
 import logging
@@ -13,9 +16,12 @@ from nearkin.core.errors import Unavailable
 from nearkin.ops.failures import dead_letter
 from nearkin.ops.logs import describe, fields
 from nearkin.ops.metrics import Metrics
-from nearkin.ops.record import Rejected
+from nearkin.ops.record import Place, Rejected
 
 log = logging.getLogger(__name__)
+
+#: A batch of letters of one partition is about so large at most: well below what the topics take, as is a letter alone.
+BATCH_BYTES = 256 * 1024
 
 Redact = Callable[[bytes | None], bytes | None]
 
@@ -60,18 +66,40 @@ class DeadLetters:
     async def _send(self, rejected: Sequence[Rejected]) -> None:
         try:
             producer = await self._connected()
-            now_ms = time.time_ns() // 1_000_000
+            partitions = {
+                name: await producer.partitions_for(self._topics[name].name)
+                for name in {each.record.topic for each in rejected}
+            }
+            by_partition: dict[Place, list[Rejected]] = {}
             for each in rejected:
-                name = each.record.topic
-                letter = dead_letter(each, self._topics[name], now_ms, self._redact.get(name))
-                # A batch of one, because `send` refuses a record with neither key nor value.
-                batch = producer.create_batch()
-                batch.append(key=letter.key, value=letter.value, timestamp=None, headers=list(letter.headers))
-                partitions = await producer.partitions_for(letter.topic)
-                partition = each.record.partition if each.record.partition in partitions else min(partitions)
-                await (await producer.send_batch(batch, letter.topic, partition=partition))
+                name, partition = each.record.topic, each.record.partition
+                place = name, partition if partition in partitions[name] else min(partitions[name])
+                by_partition.setdefault(place, []).append(each)
+            # All of them end before a failure is told: what is sent again must not meet what is still on its way.
+            outcomes = await asyncio.gather(
+                *(self._send_to(producer, place, some) for place, some in by_partition.items()), return_exceptions=True
+            )
+            for outcome in outcomes:
+                if outcome is not None:
+                    raise outcome
         except (KafkaError, OSError) as error:
             raise Unavailable("broker", f"dead letters are not taken: {describe(error)}") from error
+
+    async def _send_to(self, producer: AIOKafkaProducer, place: Place, rejected: Sequence[Rejected]) -> None:
+        """Send the letters of one partition in as few batches as hold them, and return when the broker has them."""
+        name, partition = place
+        topic, now_ms = self._topics[name], time.time_ns() // 1_000_000
+        batch = producer.create_batch()
+        for each in rejected:
+            letter = dead_letter(each, topic, now_ms, self._redact.get(name))
+            # Batches of our own, because `send` refuses a record with neither key nor value. An empty one takes any
+            # letter, however large; a full one takes none.
+            parts = {"key": letter.key, "value": letter.value, "timestamp": None, "headers": list(letter.headers)}
+            if batch.append(**parts) is None:
+                await (await producer.send_batch(batch, topic.name, partition=partition))
+                batch = producer.create_batch()
+                batch.append(**parts)
+        await (await producer.send_batch(batch, topic.name, partition=partition))
 
     async def close(self) -> None:
         """Disconnect."""
@@ -81,7 +109,9 @@ class DeadLetters:
 
     async def _connected(self) -> AIOKafkaProducer:
         if self._producer is None:
-            producer = AIOKafkaProducer(bootstrap_servers=self._bootstrap, acks="all", request_timeout_ms=15_000)
+            producer = AIOKafkaProducer(
+                bootstrap_servers=self._bootstrap, acks="all", request_timeout_ms=15_000, max_batch_size=BATCH_BYTES
+            )
             try:
                 await producer.start()
             except BaseException:
