@@ -50,7 +50,7 @@ def remembered(redis, broker):
             },
         )
         shards = {shard_of(one): [] for one in ("mug", "pot")}
-        for delta in (mug, AnchorDelta("pot", visits=2)):
+        for delta in (mug, AnchorDelta("pot", visits=6)):
             shards[shard_of(delta.anchor)].append(delta)
         source = Source(topic_id, 0)
         await store.apply(
@@ -88,8 +88,8 @@ def test_it_tells_every_pair_with_its_measures_the_strongest_first(at_redis):
     assert math.log(cup["coec_high"] / cup["coec"]) == pytest.approx(1.96 / math.sqrt(7 + 1))
     assert cup["coec_low"] * cup["coec_high"] == pytest.approx(cup["coec"] ** 2)
     assert pot["counts"] == {"co_visits": 4.0}
-    assert (pot["visits"], pot["cosine"]) == (2.0, pytest.approx(4 / math.sqrt(8 * 2)))
-    assert pot["lift"] == pytest.approx(4 * known["all_visits"] / (8 * 2))
+    assert (pot["visits"], pot["cosine"]) == (6.0, pytest.approx(4 / math.sqrt(8 * 6)))
+    assert pot["lift"] == pytest.approx(4 * known["all_visits"] / (8 * 6))
     assert pot["pmi"] == pytest.approx(math.log(pot["lift"]) * 4 / (4 + 5))
 
 

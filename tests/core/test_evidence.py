@@ -132,10 +132,21 @@ class TestMeasures:
         shrunk = shrunk_pmi(together, 16.0, marginals, 64.0, 4.0)
         assert shrunk == pytest.approx([math.log(4) / 2, math.log(4) / 5, 0, 0])
 
-    @given(st.floats(0.01, 1e6), st.floats(0.01, 1e6), st.floats(0, 1))
-    def test_a_cosine_is_at_most_one(self, a: float, b: float, share: float) -> None:
+    @given(st.floats(0.01, 1e6), st.floats(0.01, 1e6), st.floats(0, 20))
+    def test_a_cosine_is_at_most_one_even_of_a_pair_that_a_sample_counted_twenty_times(
+        self, a: float, b: float, share: float
+    ) -> None:
         together = np.array([share * min(a, b)])
         assert 0 <= cosine(together, a, np.array([b]))[0] <= 1 + 1e-12
+
+    def test_what_a_sample_of_one_large_visit_tells_of_a_pair_is_no_more_than_one_visit(self) -> None:
+        items = [str(number) for number in range(2000)]
+        _, _, weight = visit_pairs("v", items, 400)[0]
+        assert weight > 15
+        together, marginals = np.array([weight]), np.array([1.0])
+        assert cosine(together, 1.0, marginals) == pytest.approx([1])
+        assert lift(together, 1.0, marginals, 3.0) == pytest.approx([3])
+        assert shrunk_pmi(together, 1.0, marginals, 3.0, 5.0) == pytest.approx([math.log(3) / 6])
 
     def test_decay_changes_neither_cosine_nor_lift(self) -> None:
         together, marginals = np.array([4.0, 1.0]), np.array([9.0, 7.0])

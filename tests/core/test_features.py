@@ -156,6 +156,12 @@ def test_co_visits_are_held_against_chance():
     assert lift == pytest.approx([math.log(20 / 10), math.log(5 / 10)])
 
 
+def test_a_pair_that_a_sample_of_one_large_visit_counted_twenty_times_was_visited_once():
+    found, context = candidates(co_visits=[20, 0], visits=[1, 1]), anchor(visits=1, all_visits=3)
+    assert column("co_visit_cosine", found, context) == pytest.approx([1 / 21, 0])
+    assert column("co_visit_lift", found, context)[0] == pytest.approx(math.log(6 / (1 / 3 + 5)))
+
+
 def test_what_was_never_visited_is_neither_together_nor_apart():
     found = candidates(visits=[0, 0])
     context = anchor(visits=50, all_visits=1000)
@@ -212,7 +218,7 @@ amounts = st.floats(0, 1e12)
 
 
 @given(st.data(), st.integers(1, 6))
-def test_every_feature_is_finite_whatever_was_counted(data, n):
+def test_every_feature_is_finite_and_a_cosine_no_more_than_1_whatever_was_counted(data, n):
     column_of = lambda values: data.draw(st.lists(values, min_size=n, max_size=n))  # noqa: E731
     found = Candidates(
         facts=tuple(
@@ -229,4 +235,7 @@ def test_every_feature_is_finite_whatever_was_counted(data, n):
     )
     own = ItemFacts("anchor", price=data.draw(st.floats(0, 1e9)), currency="GBP")
     context = AnchorContext(own, data.draw(amounts), data.draw(amounts), NOW)
-    assert np.isfinite(compute_features(context, found)).all()
+    features = compute_features(context, found)
+    assert np.isfinite(features).all()
+    cosines = features[:, FEATURE_NAMES.index("co_visit_cosine")]
+    assert ((cosines >= 0) & (cosines <= 1)).all()

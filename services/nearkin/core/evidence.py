@@ -366,14 +366,24 @@ def coec_deviation(actions: Array, prior: float) -> Array:
     return deviation
 
 
+def at_most_visits(co_visits: Array, visits: float, marginals: Array) -> Array:
+    """Co-visits, no more than each item's own visits: what was visited together was visited.
+
+    A sample of a large visit (`visit_pairs`) may tell more: it counts a pair for those that it leaves out, which is
+    right on average of all pairs, and of one pair that few visits hold impossible.
+    """
+    possible: Array = np.minimum(co_visits, np.minimum(marginals, visits))
+    return possible
+
+
 def cosine(co_visits: Array, visits: float, marginals: Array) -> Array:
     """Cosine of two items' visit vectors, `c / sqrt(a * b)` (Sarwar et al. 2001); 0 where a marginal is 0."""
-    return _over(co_visits, np.sqrt(visits * marginals))
+    return _over(at_most_visits(co_visits, visits, marginals), np.sqrt(visits * marginals))
 
 
 def lift(co_visits: Array, visits: float, marginals: Array, total: float) -> Array:
     """How many times more often than by chance, `c * N / (a * b)` (Brin et al. 1997: interest); 0 where unknown."""
-    return _over(co_visits * total, visits * marginals)
+    return _over(at_most_visits(co_visits, visits, marginals) * total, visits * marginals)
 
 
 def shrunk_pmi(co_visits: Array, visits: float, marginals: Array, total: float, prior: float) -> Array:
@@ -388,7 +398,7 @@ def shrunk_pmi(co_visits: Array, visits: float, marginals: Array, total: float, 
         total: N, all visits.
         prior: how many co-visits it takes to be believed half, above 0.
     """
-    lifts = lift(co_visits, visits, marginals, total)
+    co_visits, lifts = at_most_visits(co_visits, visits, marginals), lift(co_visits, visits, marginals, total)
     logs = np.log(lifts, out=np.zeros_like(lifts), where=lifts > 0)
     pmi: Array = logs * (co_visits / (co_visits + prior))
     return pmi

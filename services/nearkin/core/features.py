@@ -21,7 +21,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from nearkin.core.candidates import AnchorContext, Candidates, CandidateSource, ItemFacts
-from nearkin.core.evidence import DAY_MS, Metric, coec, coec_deviation
+from nearkin.core.evidence import DAY_MS, Metric, at_most_visits, coec, coec_deviation
 
 Array = NDArray[np.float64]
 
@@ -155,7 +155,8 @@ def _last_listed(candidates: Candidates, cosines: Array, known: NDArray[np.bool_
 
 def _fill_evidence(rows: Array, anchor: AnchorContext, candidates: Candidates) -> None:
     counts, marginals = candidates.counts, candidates.visits
-    clicks, together, unexposed = counts[:, Metric.CLICKS], counts[:, Metric.CO_VISITS], counts[:, Metric.UNEXPOSED]
+    clicks, unexposed = counts[:, Metric.CLICKS], counts[:, Metric.UNEXPOSED]
+    together = at_most_visits(counts[:, Metric.CO_VISITS], anchor.visits, marginals)
     exposures = counts[:, Metric.EXPOSURES] + RATE_PRIOR
     products = anchor.visits * marginals
     all_visits = max(anchor.all_visits, anchor.visits)  # read at two moments, the whole may be the smaller
