@@ -105,6 +105,22 @@ def test_a_pair_that_some_reported_goes():
     assert moves(candidates) == (Moved("a", Rule.REPORTED, 1),)
 
 
+@pytest.mark.parametrize(
+    ("metric", "said", "rule"), [(Metric.HIDES, 5, Rule.HIDDEN), (Metric.REPORTS, 3, Rule.REPORTED)]
+)
+def test_as_many_as_the_rule_names_are_enough_though_they_have_decayed_a_little(metric, said, rule):
+    after_a_day = 2 ** (-1 / 90)
+    candidates = candidates_of(
+        ItemFacts("enough"), ItemFacts("one-less"), counts=[(0, metric, said * after_a_day), (1, metric, said - 1)]
+    )
+    assert moves(candidates) == (Moved("enough", rule, 1),)
+
+
+def test_where_less_than_one_hide_is_enough_a_pair_that_nobody_hid_stays():
+    candidates = candidates_of(ItemFacts("hidden"), ItemFacts("never"), counts=[(0, Metric.HIDES, 0.9)])
+    assert kept(candidates, Rules(hidden_after=0.4, reported_after=0.4)) == ["never"]
+
+
 def test_one_variant_of_a_product_is_enough_and_the_anchors_own_are_too_many():
     candidates = candidates_of(
         ItemFacts("own", variant_group="anchor"),

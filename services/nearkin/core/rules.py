@@ -28,6 +28,9 @@ _WORD = re.compile(r"\w+")
 #: How many more items than are asked for are compared at once: usually so few are taken out.
 _SPARE = 14
 
+#: By so much decayed hides or reports may miss the number that a rule asks for.
+_LET_OFF = 0.5
+
 
 class Rule(StrEnum):
     """What moved an item, or took it out."""
@@ -58,7 +61,7 @@ class Rules:
         collapse_variants: whether only the best variant of a product is shown, and none of the anchor's own product.
         near_duplicate: the cosine from which on two items are one to a person; above 1 for none.
         same_title: the cosine from which on two items with the same words in their titles are one; above 1 for none.
-        hidden_after: a pair that was hidden so often, decayed, is not shown any more, ...
+        hidden_after: a pair that was hidden so often, decayed, or half a time less, is not shown any more, ...
         hidden_share: ... where it was hidden in this share of its exposures, or in more.
         reported_after: the same for reports.
         reported_share: the same for reports.
@@ -263,7 +266,8 @@ def _disliked(candidates: Candidates, rules: Rules) -> dict[int, Rule]:
         (Rule.REPORTED, Metric.REPORTS, rules.reported_after, rules.reported_share),
     ):
         counts = candidates.counts[:, metric]
-        beyond = (counts >= after) & (counts >= share * exposures)
+        # What happened a moment ago has decayed a little already: five times must be enough where five are asked for.
+        beyond = (counts >= max(after - _LET_OFF, after / 2)) & (counts >= share * exposures)
         found.update(dict.fromkeys(np.flatnonzero(beyond).tolist(), rule))
     return found
 

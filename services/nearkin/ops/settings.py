@@ -175,10 +175,16 @@ class Settings(BaseSettings):
         0.98, gt=0, description="Cosine from which on two items are the same to a person; above 1 for none."
     )
     rules_hidden_after: float = Field(
-        5.0, gt=0, description="Decayed hides from which on a pair is not shown, if they are 5 % of its exposures."
+        5.0,
+        gt=0,
+        description="Decayed hides from which on (less half of one) a pair is not shown, if they are 5 % of its "
+        "exposures.",
     )
     rules_reported_after: float = Field(
-        3.0, gt=0, description="Decayed reports from which on a pair is not shown, if they are 2 % of its exposures."
+        3.0,
+        gt=0,
+        description="Decayed reports from which on (less half of one) a pair is not shown, if they are 2 % of its "
+        "exposures.",
     )
     diversity: float = Field(
         0.1, ge=0, le=1, description="How much likeness counts against relevance, from 0 (not at all) to 1."
