@@ -298,6 +298,17 @@ def test_refusals_of_an_item_are_found_by_its_key_wherever_its_producer_put_it(b
     assert find_refusals(broker.bootstrap, "item-x") == []
 
 
+def test_refusals_of_an_anchors_feedback_and_of_a_visit_are_found_too(broker):
+    from nearkin.cli.find_refusals import find_refusals
+
+    with KafkaProducer(bootstrap_servers=broker.bootstrap) as producer:
+        for topic, key in (("feedback.v1.dlq", b"anchor-7"), ("visits.v1.dlq", b"basket-7")):
+            producer.send(topic, b"{}", key=key, headers=[("nearkin-reason", b"too_late")]).get(30)
+
+    assert [one.reason for one in find_refusals(broker.bootstrap, "anchor-7")] == ["too_late"]
+    assert [one.reason for one in find_refusals(broker.bootstrap, "basket-7")] == ["too_late"]
+
+
 def test_help_says_how_a_category_is_written(nearkin):
     said = nearkin("similar", "--help").output
     assert "A > B" in said

@@ -5,12 +5,16 @@ import json
 import math
 
 import pytest
+from kafka import KafkaProducer
 
 from canned_lookups import canned_lookups
-from nearkin.contracts.topics import VISITS
+from nearkin.contracts.topics import FEEDBACK, VISITS
+from nearkin.core.errors import InvalidEvent
 from nearkin.core.evidence import AnchorDelta, EvidenceRules, Metric, ShardBatch, Source
 from nearkin.embedded.programs import free_port
+from nearkin.ops.failures import dead_letter
 from nearkin.ops.read_log import Logs
+from nearkin.ops.record import Record, Rejected
 from nearkin.ops.settings import load_settings
 from nearkin.stores.evidence import connect, rules_of
 from nearkin.stores.shards import shard_of
@@ -19,6 +23,9 @@ from stores.redis_process import RedisProcess
 #: A moment at which one event counts 1 on the landmark: a whole number of half-lives.
 LANDMARK = 217
 AT = LANDMARK * EvidenceRules().half_life_ms
+
+#: The id of a topic that another broker had.
+FORMER = "01a1ffbf-0000-0000-0000-000000000000"
 
 
 def counts(**amounts: float) -> list[float]:
@@ -55,6 +62,10 @@ def remembered(redis, broker):
         source = Source(topic_id, 0)
         await store.apply(
             [ShardBatch(source, shard, 0, 5, LANDMARK, of, 8.0, newest_ms=AT) for shard, of in shards.items()]
+        )
+        former = [Source(FORMER, 0), Source(FORMER, 1)]
+        await store.apply(
+            [ShardBatch(one, shard_of("mug"), 0, end, LANDMARK) for one, end in zip(former, (24, 7), strict=True)]
         )
         await store.close()
         return topic_id
@@ -102,7 +113,32 @@ def test_it_tells_how_far_the_shard_is_in_each_partition(at_redis):
     known = read(at_redis)
     assert known["shard"] == shard_of("mug")
     assert known["landmark"] == known["at"]
-    assert known["guards"] == [{"topic": "visits.v1", "partition": 0, "applied": 5, "end": 5}]
+    assert {"topic": "visits.v1", "partition": 0, "applied": 5, "end": 5, "former": False} in known["guards"]
+
+
+def test_what_is_counted_of_topics_that_are_gone_is_told_in_one_line(at_redis):
+    said = at_redis("evidence", "mug").output
+    assert FORMER not in said
+    assert "topics that the broker does not have any more: 31 offsets applied" in said
+    guards = [guard for guard in read(at_redis)["guards"] if guard["former"]]
+    assert [(guard["topic"], guard["applied"]) for guard in guards] == [(FORMER, 24), (FORMER, 7)]
+
+
+def test_what_was_refused_of_feedback_beside_it_and_of_a_visit_is_told(at_redis, broker):
+    refused = InvalidEvent("it is no pseudonym", remedy="leave it out", field="user", reason="not_a_pseudonym")
+    with KafkaProducer(bootstrap_servers=broker.bootstrap) as producer:
+        for topic, key in ((FEEDBACK, "mug"), (VISITS, "basket-9"), (FEEDBACK, "other")):
+            record = Record(topic.name, 2, 41, 1_700_000_000_000, key.encode(), b"{}")
+            letter = dead_letter(Rejected(record, refused), topic.dead_letters, 1_700_000_000_001)
+            producer.send(letter.topic, letter.value, key=letter.key, headers=list(letter.headers)).get(30)
+
+    (refusal,) = read(at_redis)["refusals"]
+    assert (refusal["reason"], refusal["origin"]) == ("not_a_pseudonym", "feedback.v1[2] offset 41")
+    shown = " ".join(at_redis("evidence", "mug").output.split())
+    assert "(not_a_pseudonym): user: it is no pseudonym; leave it out — from feedback.v1[2] offset 41" in shown
+    of_the_visit = at_redis("evidence", "basket-9")
+    assert of_the_visit.exit_code == 4
+    assert "from visits.v1[2] offset 41" in " ".join(of_the_visit.output.split())
 
 
 def test_a_person_reads_tables_that_are_whole_on_a_narrow_terminal(at_redis, monkeypatch):

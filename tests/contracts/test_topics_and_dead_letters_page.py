@@ -5,7 +5,7 @@ from pathlib import Path
 
 from kafka import KafkaProducer
 
-from nearkin.contracts.topics import DAY_MS, ITEMS, TOPICS
+from nearkin.contracts.topics import DAY_MS, SOURCES, TOPICS
 from nearkin.core.errors import InvalidEvent
 from nearkin.embedded.broker import EmbeddedBroker
 from nearkin.ops.failures import dead_letter
@@ -21,15 +21,17 @@ def test_every_topic_is_told_with_how_long_it_is_kept() -> None:
     assert told == [(topic.name, str(topic.retention_ms // DAY_MS)) for topic in TOPICS]
 
 
-def test_the_example_shows_a_dead_letter_without_a_key(capsys) -> None:
+def test_the_example_shows_dead_letters_of_every_topic_without_a_key_too(capsys) -> None:
     example = EXAMPLE.replace("=5000,", "=2000,")  # here nothing more comes
     assert example != EXAMPLE
-    record = Record(ITEMS.name, 2, 41, 1_700_000_000_000, None, b"{}", ())
     refused = InvalidEvent("the record has no key", remedy="give it one", field="id", reason="bad_key")
-    letter = dead_letter(Rejected(record, refused), ITEMS.dead_letters, 1_700_000_000_001)
     with EmbeddedBroker() as broker:
         apply_topics(broker.bootstrap, 4, 1)
         with KafkaProducer(bootstrap_servers=broker.bootstrap) as producer:
-            producer.send(letter.topic, value=letter.value, headers=list(letter.headers)).get(timeout=30)
+            for topic in SOURCES:
+                record = Record(topic.name, 2, 41, 1_700_000_000_000, None, b"{}", ())
+                letter = dead_letter(Rejected(record, refused), topic.dead_letters, 1_700_000_000_001)
+                producer.send(letter.topic, value=letter.value, headers=list(letter.headers)).get(timeout=30)
         exec(compile(example, str(PAGE), "exec"), {"bootstrap": broker.bootstrap, "__name__": "example"})
-    assert capsys.readouterr().out == ("items.v1[2] offset 41 None bad_key: id: the record has no key; give it one\n")
+    said = "[2] offset 41 None bad_key: id: the record has no key; give it one"
+    assert sorted(capsys.readouterr().out.splitlines()) == sorted(f"{topic.name}{said}" for topic in SOURCES)

@@ -1,4 +1,4 @@
-"""`nearkin evidence`: what is remembered of the pairs of an item, and how far the counting is."""
+"""`nearkin evidence`: what is remembered of the pairs of an item, how far the counting is, and what was refused."""
 
 import asyncio
 import json
@@ -14,10 +14,11 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
+from nearkin.cli.find_refusals import Refusal, find_refusals, refusals_as_json, show_refusals
 from nearkin.cli.printable import printable
 from nearkin.cli.target import data_option, target
 from nearkin.cli.terminal import terminal
-from nearkin.core.errors import NearkinError
+from nearkin.core.errors import NearkinError, Unavailable
 
 if TYPE_CHECKING:
     from nearkin.core.evidence import AnchorEvidence, Source
@@ -73,12 +74,14 @@ class Guard:
         partition: its number.
         applied: the offset of the first event that is not applied.
         end: one more than the last event's; None where the broker does not tell it.
+        former: whether the broker has no such topic any more: it was made again, or is another broker's.
     """
 
     topic: str
     partition: int
     applied: int
     end: int | None
+    former: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -121,26 +124,35 @@ class Known:
 @click.option("--json", "as_json", is_flag=True, help="Print JSON, with every pair.")
 @data_option
 def evidence(anchor: str, shown: int, clock: str | None, as_json: bool, data: Path | None) -> None:
-    """Show what is remembered of the pairs of the item ID, and how far the counting is.
+    """Show what is remembered of the pairs of the item ID, how far the counting is, and what was refused lately.
 
     Counts are decayed to now. COEC is clicks over expected clicks: 1 where a pair does as its positions do on average.
-    Exits with 4 where nothing is remembered of the item.
+    Refusals are those of the key ID: of feedback with that anchor, of the visit or the item with that ID. Exits with 4
+    where nothing is remembered of the item.
     """
     settings = target(data)
     known, problems = asyncio.run(_read(settings, anchor, clock or settings.clock))
+    refusals: list[Refusal] = []
+    try:
+        refusals = find_refusals(settings.kafka_bootstrap, anchor)
+    except Unavailable as error:
+        problems.append(f"refusals could not be looked for: {error}")
     if known is None:
         terminal(stderr=True).print(
             f"nothing is remembered of {anchor!r}: no visit and no feedback of it was counted, or none for long; "
             "`nearkin item` says whether it is indexed",
             markup=False, highlight=False,
         )  # fmt: skip
-        raise click.exceptions.Exit(4)
-    if as_json:
-        click.echo(json.dumps(asdict(known)))
+        show_refusals(terminal(stderr=True), refusals)
+    elif as_json:
+        click.echo(json.dumps(asdict(known) | {"refusals": refusals_as_json(refusals)}))
     else:
         _show(terminal(), known, shown)
+        show_refusals(terminal(), refusals)
     for problem in problems:
         terminal(stderr=True).print(problem, style="yellow", markup=False, highlight=False)
+    if known is None:
+        raise click.exceptions.Exit(4)
 
 
 def describe_pairs(
@@ -251,11 +263,13 @@ async def _located(settings: "Settings", guards: "Mapping[Source, int]") -> list
         (topic.name, partition) for topic in (FEEDBACK, VISITS) for partition in partitions
     )
     ends = {(log.topic_id, partition): (topic, log.end) for (topic, partition), log in logs.items()}
+    present = {log.topic_id for log in logs.values()}
     found = []
     for source, offset in guards.items():
         topic, end = ends.get((source.topic_id, source.partition), (source.topic_id, None))
         # Some brokers name an end that was, once; no guard is beyond the true one.
-        found.append(Guard(topic, source.partition, offset, None if end is None else max(offset, end)))
+        end = None if end is None else max(offset, end)
+        found.append(Guard(topic, source.partition, offset, end, former=source.topic_id not in present))
     return found
 
 
@@ -277,12 +291,19 @@ def _show(console: Console, known: Known, shown: int) -> None:
     if not known.pairs:
         console.print("no pair of it is remembered")
     console.print(f"kept in shard {known.shard}, relative to {known.landmark}", style="dim", highlight=False)
-    for guard in known.guards:
+    former = [guard.applied for guard in known.guards if guard.former]
+    for guard in (one for one in known.guards if not one.former):
         waiting = "" if guard.end is None else f", {guard.end - guard.applied} not yet"
         console.print(
             f"{guard.topic} partition {guard.partition}: {guard.applied} offsets applied{waiting}",
             style="dim", markup=False, highlight=False,
         )  # fmt: skip
+    if former:
+        console.print(
+            f"topics that the broker does not have any more: {sum(former)} offsets applied",
+            style="dim",
+            highlight=False,
+        )
 
 
 def _actions(pairs: Sequence[Pair]) -> Table:

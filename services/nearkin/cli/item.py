@@ -1,6 +1,7 @@
 """`nearkin item`: what is known of one item, and why an event of it was refused."""
 
 import json
+from collections.abc import Sequence
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -8,7 +9,7 @@ from typing import Any
 import click
 from rich.table import Table
 
-from nearkin.cli.find_refusals import Refusal, find_refusals
+from nearkin.cli.find_refusals import Refusal, find_refusals, refusals_as_json, show_refusals
 from nearkin.cli.printable import printable
 from nearkin.cli.target import data_option, target
 from nearkin.cli.terminal import terminal
@@ -30,8 +31,8 @@ _MEANING = {
 def item(item_id: str, as_json: bool, data: Path | None) -> None:
     """Show whether an item is indexed, at which versions, with which bundle and when, and what was refused of it.
 
-    Refusals are looked for among the newest records of the dead-letter topics. Exits with 4 where the index holds
-    nothing of the item.
+    Refusals are looked for among the newest records of the dead-letter topics: of events of the item, of feedback whose
+    anchor it is, and of a visit with that ID. Exits with 4 where the index holds nothing of the item.
     """
     from nearkin.client.lookup import BlockingLookupClient
 
@@ -54,27 +55,17 @@ def item(item_id: str, as_json: bool, data: Path | None) -> None:
         "deleted_version": record.deleted_version,
         "indexed_at": _time(record.indexed_at_ms) if record.indexed_at_ms else None,
         "bundle": record.bundle if known else None,
-        "refusals": [
-            {
-                "reason": one.reason,
-                "field": one.field,
-                "problem": one.problem,
-                "remedy": one.remedy,
-                "at": _time(one.at_ms),
-                "origin": one.origin,
-            }
-            for one in refusals
-        ],
+        "refusals": refusals_as_json(refusals),
     }
     if as_json:
         click.echo(json.dumps(said))
     else:
-        _show(said, problem)
+        _show(said, refusals, problem)
     if not known:
         raise click.exceptions.Exit(4)
 
 
-def _show(said: dict[str, Any], problem: str) -> None:
+def _show(said: dict[str, Any], refusals: Sequence[Refusal], problem: str) -> None:
     console = terminal()
     table = Table(show_header=False)
     for name, value in said.items():
@@ -83,14 +74,8 @@ def _show(said: dict[str, Any], problem: str) -> None:
         shown = f"{value}: {_MEANING[value]}" if name == "status" else str(value)
         table.add_row(name.replace("_", " "), printable(shown))
     console.print(table)
-    for one in said["refusals"]:
-        where = f"{one['field']}: " if one["field"] else ""
-        remedy = f"; {one['remedy']}" if one["remedy"] else ""
-        console.print(
-            f"refused at {one['at']} ({one['reason']}): {where}{one['problem']}{remedy} — from {one['origin']}",
-            style="yellow", markup=False, highlight=False,
-        )  # fmt: skip
-    if said["status"] == "unknown" and not said["refusals"] and not problem:
+    show_refusals(console, refusals)
+    if said["status"] == "unknown" and not refusals and not problem:
         console.print(
             "nothing was refused of it lately: it was not published, or waits for the indexer; or it was published to "
             "an embedded broker that ended since, and with it what waited and what was refused"
