@@ -59,10 +59,10 @@ ALONE_SHARE = 0.95
 THIN = 10
 POPULAR_CANDIDATES = 20
 
-#: How long the facts of an anchor are believed at most, in seconds.
-ANCHORS_AGE_S = 10.0
+#: How long the facts of an anchor are believed at most, in seconds: they say a category, a price, a maker.
+ANCHORS_AGE_S = 60.0
 
-#: Of so many items the facts are remembered for when the index is away.
+#: Of so many items the facts are remembered for when the index is away; and of so many anchors.
 MOST_FACTS = 100_000
 
 #: Called with the name of a stage ("evidence", "search", "popular", "visits", "rank") and the seconds that it took.
@@ -277,17 +277,15 @@ class FindSimilar:
 
         async def search() -> _Searched:
             collection = await self._index.serving()
-            found, anchors = await asyncio.gather(
-                search_index(
-                    lookups,
-                    [one.named_ids for one in begun],
-                    collection,
-                    self._encoder,
-                    candidates=self._depths.hits,
-                ),
-                self._read_anchors(collection, lookups),
-            )
-            return _Searched(collection, found, anchors)
+            names = [one.named_ids for one in begun]
+            searching = search_index(lookups, names, collection, self._encoder, candidates=self._depths.hits)
+            known = self._known_anchors()  # look-ups beside this one may begin to know them anew
+            ids = dict.fromkeys([one.anchor for one in lookups if isinstance(one.anchor, str) and one.is_ranked])
+            if not (unknown := [item_id for item_id in ids if item_id not in known]):
+                return _Searched(collection, await searching, known)
+            found, facts = await asyncio.gather(searching, collection.read_facts(unknown))
+            known.update(facts)
+            return _Searched(collection, found, known)
 
         alone = not any(one.wants_evidence for one in lookups)
         try:
@@ -299,18 +297,11 @@ class FindSimilar:
         finally:
             self._observe("search", time.perf_counter() - began)
 
-    async def _read_anchors(self, collection: ItemCollection, lookups: Sequence[SimilarTo]) -> Mapping[str, ItemFacts]:
-        """The facts of the anchors that are items and are to be ranked against, where the index has any.
-
-        They say a category, a price, a maker: some seconds later they still do.
-        """
-        if time.monotonic() - self._anchors_since > ANCHORS_AGE_S:
+    def _known_anchors(self) -> dict[str, ItemFacts]:
+        """The facts of anchors that are remembered."""
+        if time.monotonic() - self._anchors_since > ANCHORS_AGE_S or len(self._anchors) > MOST_FACTS:
             self._anchors, self._anchors_since = {}, time.monotonic()
-        known = self._anchors
-        ids = {one.anchor: None for one in lookups if isinstance(one.anchor, str) and one.is_ranked}
-        if unknown := [item_id for item_id in ids if item_id not in known]:
-            known.update(await collection.read_facts(unknown))
-        return known
+        return self._anchors
 
     async def _pairs(
         self, anchors: Sequence[str], at_ms: int, budget_s: float
