@@ -141,6 +141,34 @@ def test_the_answer_that_was_logged_first_counts(at_broker, log):
     assert json.loads(at_broker("replay", "r-twice", "--json").output)["k"] == 7
 
 
+def test_of_several_answers_under_one_request_id_the_first_is_shown_and_the_others_are_named(at_broker, log):
+    others = [answer("r-shared", anchor=f"cup-{n}", at_ms=NOW + n) for n in range(1, 8)]
+    mail, content = answer("r-shared", at_ms=NOW + 8, surface="mail"), answer("r-shared", at_ms=NOW + 9, anchor=None)
+    log(*others, answer("r-shared"), mail, content)
+    said = " ".join(at_broker("replay", "r-shared").output.split())
+    assert "neighbours of item 'mug-1', surface 'product-page'" in said
+    assert "10 answers have this request id, and this one was given first" in said
+    assert "--anchor shows that of another item: 'cup-1', 'cup-2', 'cup-3', 'cup-4', 'cup-5' and 2 more" in said
+    told = json.loads(at_broker("replay", "r-shared", "--json").output)["others"]
+    assert len(told) == 9
+    assert {"anchor": "mug-1", "surface": "mail", "ranking": "combined"}.items() <= told[7].items()
+    assert [one["anchor"] for one in told] == [*(f"cup-{n}" for n in range(1, 8)), "mug-1", None]
+
+
+def test_the_anchor_chooses_among_the_answers_under_one_request_id(at_broker, log):
+    log(answer("r-two"), answer("r-two", anchor="cup-1"))
+    for anchor in ("mug-1", "cup-1"):
+        said = at_broker("replay", "r-two", "--anchor", anchor).output
+        assert f"neighbours of item '{anchor}'" in said
+        assert "answers have this request id" not in said
+
+
+def test_a_look_up_that_was_logged_twice_is_one_answer(at_broker, log):
+    log(answer("r-again"), answer("r-again"))
+    assert "answers have this request id" not in at_broker("replay", "r-again").output
+    assert json.loads(at_broker("replay", "r-again", "--json").output)["others"] == []
+
+
 def test_weights_that_are_not_known_here_leave_the_features(at_broker, log):
     log(answer("r-fitted", weights="fitted-77"))
     result = at_broker("replay", "r-fitted")

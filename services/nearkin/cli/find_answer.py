@@ -1,6 +1,7 @@
-"""Finds one logged answer in lookups.v1: reads what was logged since a time, up to what is there when it begins.
+"""Finds a logged answer in lookups.v1: reads what was logged since a time, up to what is there when it begins.
 
-The topic's keys are anchors, so only where the anchor is known does one partition do; else all of them are read.
+The topic's keys are anchors, so only where the anchor is known does one partition do; else all of them are read. All is
+read though an answer is found, as a caller may give one request id to several look-ups.
 """
 
 import json
@@ -31,12 +32,14 @@ class Search:
         partition: where it lies.
         offset: its place there.
         read: how many records were looked at.
+        others: the answers to other look-ups with the same request id, in the order in which they were logged.
     """
 
     answer: LoggedAnswer | None
     partition: int = 0
     offset: int = 0
     read: int = 0
+    others: tuple[LoggedAnswer, ...] = ()
 
 
 def find_answer(
@@ -96,6 +99,8 @@ def _scan(
     # The contract's ids hold nothing that JSON's encoders write differently, so most records need not be decoded.
     needle = json.dumps(request_id, ensure_ascii=False).encode(errors="surrogateescape")
     read, heard = 0, time.monotonic()
+    # By event: a look-up that is sent again may be logged again, under the same event's id.
+    found: dict[str, tuple[tuple[int, int, int], LoggedAnswer]] = {}
     while any(consumer.position(one) < ends[one] for one in partitions):
         for records in consumer.poll(timeout_ms=500, max_records=5_000).values():
             heard = time.monotonic()
@@ -106,10 +111,20 @@ def _scan(
                 if record.value is not None and needle in record.value:
                     answer = _read(record)
                     if answer and answer.request_id == request_id and anchor in (None, answer.anchor):
-                        return Search(answer, record.partition, record.offset, read)
+                        event_id, place = _event_id(record), (record.timestamp, record.partition, record.offset)
+                        if event_id not in found or place < found[event_id][0]:
+                            found[event_id] = place, answer
         if time.monotonic() - heard > _PATIENCE_S:
             raise Unavailable("broker", f"it gives nothing more of {LOOKUPS.name}")
-    return Search(None, read=read)
+    if not found:
+        return Search(None, read=read)
+    ((_, partition, offset), first), *rest = sorted(found.values(), key=lambda one: one[0])
+    return Search(first, partition, offset, read, tuple(answer for _, answer in rest))
+
+
+def _event_id(record: Any) -> str:
+    """The name of an answer's event, as it is logged: what else tells two contents apart is not."""
+    return str(json.loads(record.value)["event_id"])
 
 
 def _read(record: Any) -> LoggedAnswer | None:

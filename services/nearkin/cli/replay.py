@@ -3,6 +3,7 @@
 import json
 import re
 import time
+from collections.abc import Sequence
 from dataclasses import asdict
 from datetime import UTC, datetime
 from pathlib import Path
@@ -19,6 +20,9 @@ from nearkin.core.retrieval import Ranking
 if TYPE_CHECKING:
     from nearkin.core.answer import LoggedAnswer
     from nearkin.ops.settings import Settings
+
+#: So many of the other items that were looked up under the same request id are named; --json names all.
+_NAMED = 5
 
 _UNITS_MS = {"s": 1_000, "m": 60_000, "h": 3_600_000, "d": DAY_MS}
 
@@ -51,7 +55,8 @@ def replay(request_id: str, age_ms: int, anchor: str | None, as_json: bool, data
     """Show why an answer was given: who named each item, what it was ranked by, what was moved and drawn.
 
     REQUEST is the look-up's request id, which every answer tells. The answer is looked for among those that were logged
-    lately; exits with 4 where it is not there, and says why that may be.
+    lately; exits with 4 where it is not there, and says why that may be. Where several look-ups had the same id, the
+    one that was answered first is shown and the others are counted; --anchor chooses.
     """
     from nearkin.cli.find_answer import find_answer
 
@@ -64,9 +69,13 @@ def replay(request_id: str, age_ms: int, anchor: str | None, as_json: bool, data
     parts = _contributions(found.answer, settings.ranking_weights)
     if as_json:
         said = _told(found.answer, parts)
-        click.echo(json.dumps(said | {"partition": found.partition, "offset": found.offset}))
+        others = [
+            {"anchor": one.anchor, "surface": one.surface, "ranking": one.ranking, "answered_at": _time(one.at_ms)}
+            for one in found.others
+        ]
+        click.echo(json.dumps(said | {"partition": found.partition, "offset": found.offset, "others": others}))
     else:
-        _show(found.answer, parts, f"{LOOKUPS.name}[{found.partition}] offset {found.offset}")
+        _show(found.answer, parts, f"{LOOKUPS.name}[{found.partition}] offset {found.offset}", found.others)
 
 
 def _why_not(request_id: str, anchor: str | None, since_ms: int, read: int, settings: "Settings") -> str:
@@ -131,7 +140,7 @@ def _told(answer: "LoggedAnswer", parts: list[dict[str, float]]) -> dict[str, An
     return told
 
 
-def _show(answer: "LoggedAnswer", parts: list[dict[str, float]], origin: str) -> None:
+def _show(answer: "LoggedAnswer", parts: list[dict[str, float]], origin: str, others: "Sequence[LoggedAnswer]") -> None:
     from nearkin.client.lookup import Moved, Neighbour, Source
 
     console = terminal()
@@ -144,6 +153,8 @@ def _show(answer: "LoggedAnswer", parts: list[dict[str, float]], origin: str) ->
     context += [f"market {answer.market!r}"] if answer.market else []
     say(f"request {answer.request_id!r}: {answer.k} neighbours of {anchor}{''.join(f', {one}' for one in context)}")
     say(f"answered {_time(answer.at_ms)} with {len(answer.positions)}")
+    if others:
+        say(_beside(answer, others), style="yellow")
     if answer.degraded:
         say(f"answered without: {', '.join(answer.degraded)}", style="yellow")
     neighbours = [
@@ -168,6 +179,16 @@ def _show(answer: "LoggedAnswer", parts: list[dict[str, float]], origin: str) ->
         )
     say(_rests_on(answer), style="dim")
     say(f"from {origin}; such an answer is logged with probability {answer.log_rate:g}", style="dim")
+
+
+def _beside(answer: "LoggedAnswer", others: "Sequence[LoggedAnswer]") -> str:
+    """That other look-ups had the same request id, and how their answers are shown."""
+    said = f"{len(others) + 1} answers have this request id, and this one was given first; --json names the others"
+    anchors = [one for one in dict.fromkeys(other.anchor for other in others) if one not in (None, answer.anchor)]
+    if not anchors:
+        return said
+    more = f" and {len(anchors) - _NAMED} more" if len(anchors) > _NAMED else ""
+    return f"{said}, and --anchor shows that of another item: {', '.join(map(repr, anchors[:_NAMED]))}{more}"
 
 
 def _rests_on(answer: "LoggedAnswer") -> str:
