@@ -202,6 +202,7 @@ class TestPublish:
         result = at_broker("publish", "--clock", "stream", "--on-error", "skip", "log.jsonl")
         assert result.exit_code == 4
         assert "log.jsonl:3: occurred_at: it is older than feedback may be" in " ".join(result.output.split())
+        assert "counts only on a stack with NEARKIN_CLOCK=stream" in " ".join(result.output.split())
         assert {one.key for one in records("visits.v1")} >= {b"first", b"later"}
         assert b"late" not in {one.key for one in records("visits.v1")}
 

@@ -110,7 +110,7 @@ class Outcomes:
     default="wall",
     show_default=True,
     help="By which feedback is late or early. wall: this machine's; stream: the newest time that a line told, for logs "
-    "that are replayed in order.",
+    "that are replayed in order. The stack needs NEARKIN_CLOCK=stream then: by the wall's time it refuses what is old.",
 )
 @data_option
 def publish(
@@ -187,6 +187,12 @@ def publish(
         raise
     took = time.monotonic() - began
     console.print(f"published {outcomes.acknowledged} events in {took:.1f} s", highlight=False)
+    if clock == "stream":
+        console.print(
+            "what is older than 30 days counts only on a stack with NEARKIN_CLOCK=stream: by the wall's time it is "
+            "refused there (too_late), which `nearkin evidence ID` shows of an anchor or a visit",
+            style="yellow", markup=False, highlight=False,
+        )  # fmt: skip
     if refusals.count:
         refusals.end("; what came after it was not read" if on_error == "stop" else "")
 
