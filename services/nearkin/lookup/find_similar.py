@@ -533,6 +533,7 @@ def _assemble(one: _Gathered, visits: Mapping[str, float]) -> Candidates:
     cosines = named.get(CandidateSource.CONTENT, {}) | dict(zip(one.scored.ids, one.scored.scores, strict=True))
     ids = list(facts)
     counts: Array = np.zeros((len(ids), len(Metric)))
+    anchor_visits = one.evidence.visits if one.evidence is not None else 0.0
     if one.evidence is not None and one.evidence.candidates:
         rows = {item_id: row for row, item_id in enumerate(one.evidence.candidates)}
         of = np.fromiter(map(rows.get, ids, repeat(-1)), np.intp, len(ids))
@@ -544,8 +545,9 @@ def _assemble(one: _Gathered, visits: Mapping[str, float]) -> Candidates:
         _column(cosines, ids, math.nan),
         _column(named.get(CandidateSource.LEXICAL, {}), ids, 0.0),
         counts,
-        # What was visited together was visited: a marginal that was read before may lag behind the pair's count.
-        np.maximum(_column(visits, ids, 0.0), counts[:, Metric.CO_VISITS]),
+        # What was visited together was visited: a marginal that was read before may lag behind the pair's count, which
+        # for its part is a sample's where a visit was large.
+        np.maximum(_column(visits, ids, 0.0), np.minimum(counts[:, Metric.CO_VISITS], anchor_visits)),
     )
 
 
