@@ -195,7 +195,7 @@ def _add_to_stream(sums, event, weight, surfaces):
 def find_strange_keys(recounted: Recount, keys: Iterable[bytes]) -> list[bytes]:
     """The keys of a Redis that a recount does not explain; what is there of an anchor is compared elsewhere."""
     anchors = {f"nk:{{{shard_of(anchor)}}}:{anchor}" for anchor in {*recounted.pairs, *recounted.visits}}
-    known = anchors | {f"nk:{{{shard}}}" for shard in range(SHARDS)} | {"nk:priors"}
+    known = anchors | {f"nk:{{{shard}}}" for shard in range(SHARDS)} | {"nk:priors", "nk:former"}
     return sorted(set(keys) - {key.encode() for key in known})
 
 

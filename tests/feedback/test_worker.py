@@ -13,6 +13,7 @@ from redis import Redis
 
 from feedback.feedback_stage import ITEMS, USERS, FeedbackStage, as_sent, make_events
 from nearkin.contracts.topics import FEEDBACK, VISITS
+from nearkin.core.evidence import ShardBatch, Source
 from nearkin.core.position_priors import Method, PositionPriors, Prior, SurfacePriors
 from nearkin.feedback.app import GROUP
 from nearkin.ops.metrics import EVIDENCE_STAGES
@@ -275,6 +276,16 @@ def test_a_topic_that_is_made_again_is_counted_from_its_first_event(stage):
     stage.until_applied()
 
     assert stage.exposures_of(ITEMS[0]) == pytest.approx(before + 20, rel=1e-3)
+
+
+def test_a_worker_notes_since_when_a_topic_is_gone_whose_guards_are_kept(stage):
+    gone = ShardBatch(Source("gone", 3), 0, 0, 5, 0)
+    stage.with_store(lambda store: store.apply([gone]))
+    stage.publish([slate(1)])
+    stage.worker()
+    with Redis.from_url(stage.redis.url) as connection:
+        eventually(lambda: connection.exists("nk:former"), "what is gone is noted")
+        assert connection.hkeys("nk:former") == [b"gone:3"]
 
 
 def test_a_replay_of_an_old_log_counts_on_the_streams_own_clock(stage):

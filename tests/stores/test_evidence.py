@@ -403,6 +403,53 @@ class TestBookkeeping:
         assert (found.shard, found.landmark, found.guards) == (shard_of("a"), None, {})
 
 
+DAYS = 86_400_000
+
+
+class TestFormerTopics:
+    """Guards of topics that are gone: forgotten late, and only where nothing moved."""
+
+    former, present = Source("gone", 2), TOPIC
+    elsewhere = next(shard for shard in range(SHARDS) if shard != shard_of("a"))
+
+    async def forget(self, store: EvidenceStore, day: int) -> set[Source]:
+        return set(await store.forget_former({self.present.topic_id}, NOW + day * DAYS, 28 * DAYS))
+
+    async def count(self, store: EvidenceStore) -> None:
+        for source in (self.former, self.present):
+            for shard in (shard_of("a"), self.elsewhere):
+                await store.apply([ShardBatch(source, shard, 0, 5, LANDMARK)])
+
+    async def test_they_are_kept_for_so_long_as_they_may_be_needed_and_go_then(self, store: EvidenceStore) -> None:
+        await self.count(store)
+        assert [await self.forget(store, day) for day in (0, 1, 27)] == [set(), set(), set()]
+        assert await store.read_guards(self.former) == await store.read_guards(self.present)
+        assert await self.forget(store, 28) == {self.former}
+        assert not any(await store.read_guards(self.former))
+        assert sum(await store.read_guards(self.present)) == 10
+        assert await self.forget(store, 60) == set()
+
+    async def test_one_that_moves_in_any_shard_begins_to_stand_still_again(self, store: EvidenceStore) -> None:
+        await self.count(store)
+        await self.forget(store, 0)
+        await store.apply([ShardBatch(self.former, self.elsewhere, 5, 6, LANDMARK)])
+        assert [await self.forget(store, day) for day in (28, 55)] == [set(), set()]
+        assert sum(await store.read_guards(self.former)) == 11
+        assert await self.forget(store, 56) == {self.former}
+
+    async def test_one_that_was_there_again_meanwhile_begins_to_stand_still_again(self, store: EvidenceStore) -> None:
+        await self.count(store)
+        await self.forget(store, 0)
+        assert not await store.forget_former({self.former.topic_id, self.present.topic_id}, NOW + 20 * DAYS, 28 * DAYS)
+        assert [await self.forget(store, day) for day in (28, 55)] == [set(), set()]
+        assert await self.forget(store, 56) == {self.former}
+
+    async def test_a_clock_that_was_ahead_forgets_nothing_sooner(self, store: EvidenceStore) -> None:
+        await self.count(store)
+        await self.forget(store, 100)
+        assert [await self.forget(store, day) for day in (0, 27)] == [set(), set()]
+
+
 class TestPriors:
     priors = PositionPriors(
         1, NOW, {"page": SurfacePriors(Method.RANDOMISED, (Prior(0.1, 0.05, 0.2),)), "mail": SurfacePriors()}

@@ -1,6 +1,6 @@
 """The interfaces between what Nearkin does and the engines it does it with; one file per engine implements them."""
 
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass, field
 from enum import Enum
 from typing import Protocol
@@ -210,6 +210,18 @@ class EvidenceStore(Protocol):
 
     async def read_bookkeeping(self, anchor: str) -> Bookkeeping:
         """Where an anchor's evidence is kept, and how far its shard is, in one round trip."""
+
+    async def forget_former(self, present: Collection[str], now_ms: int, still_ms: int) -> frozenset[Source]:
+        """Forget the guards of topics that are gone, where none moved for so long (`core.former_sources`).
+
+        Args:
+            present: the ids of the topics that are there.
+            now_ms: the wall's time.
+            still_ms: for how long a guard must not have moved; it is noted from call to call.
+
+        Returns:
+            Whose guards are forgotten now.
+        """
 
     async def read_newest(self) -> int:
         """The newest time that an applied event told, in milliseconds; 0 before the first: a stream's own clock."""

@@ -12,6 +12,7 @@ from nearkin.core.errors import Misconfigured, TemporaryError
 from nearkin.core.position_priors import PositionPriors
 from nearkin.feedback.app import build, make_letters
 from nearkin.feedback.apply_feedback import ApplyFeedback
+from nearkin.feedback.forget_topics import keep_forgetting_topics
 from nearkin.feedback.learn_priors import LearnPriors, follow_priors
 from nearkin.feedback.partition import Rules
 from nearkin.ops import logs
@@ -84,14 +85,18 @@ async def serve(settings: Settings, metrics: Metrics, health: Health) -> int:
         def put_in_force(priors: PositionPriors) -> None:
             apply.counting = replace(apply.counting, priors=priors)
 
-        def learns() -> bool:
+        def is_the_one() -> bool:
             return apply.holds((FEEDBACK.name, 0))
 
-        following = asyncio.create_task(follow_priors(learn, put_in_force, learns, settings.priors_every_s))
+        beside = [
+            asyncio.create_task(follow_priors(learn, put_in_force, is_the_one, settings.priors_every_s)),
+            asyncio.create_task(keep_forgetting_topics(store, Logs(settings.kafka_bootstrap), is_the_one)),
+        ]
         try:
             return await build(settings, apply, letters, progress, metrics, health, stopping).run()
         finally:
-            following.cancel()
+            for task in beside:
+                task.cancel()
     except Stopped:
         return 0
     finally:

@@ -4,6 +4,7 @@
 nk:{SHARD}           half_life, visits, newest, and a guard for each source: "TOPIC ID:PARTITION" -> offset
 nk:{SHARD}:ANCHOR    "" -> landmark and visits; CANDIDATE -> packed counts
 nk:priors            version, and the position priors as JSON
+nk:former            of topics that are gone, until they are forgotten: "TOPIC ID:PARTITION" -> "SUM OF GUARDS:SINCE"
 ```
 
 `evidence.lua` beside this file applies a batch and moves its guard together, so an event counts once, however often it
@@ -11,7 +12,8 @@ comes. A shard's keys share a hash tag, so a cluster keeps them in one place. Wh
 docs/decisions/0007-evidence-in-redis.md.
 """
 
-from collections.abc import Sequence
+from collections import Counter
+from collections.abc import Collection, Mapping, Sequence
 from functools import lru_cache
 from hashlib import sha1
 from pathlib import Path
@@ -39,6 +41,7 @@ from nearkin.core.evidence import (
     Source,
     decay_to,
 )
+from nearkin.core.former_sources import Standstill, former_sources
 from nearkin.core.position_priors import PositionPriors
 from nearkin.ops.settings import Settings
 from nearkin.stores.redis_client import Call, Client, ask, ask_masters, open_redis, send, translated
@@ -57,6 +60,14 @@ redis.call('HSET', KEYS[1], 'version', ARGV[2], 'priors', ARGV[3])
 return 1
 """
 _PRIORS = msgspec.json.Decoder(PositionPriors)
+
+#: Removes guards of a shard that are what they were when they were read.
+_FORGET = b"""
+for place = 1, #ARGV, 2 do
+  if redis.call('HGET', KEYS[1], ARGV[place]) == ARGV[place + 1] then redis.call('HDEL', KEYS[1], ARGV[place]) end
+end
+return 0
+"""
 
 #: The marginals of some anchors. A call for each would cost the caller ten times as much, and Redis twice.
 _MARGINALS = """
@@ -193,12 +204,32 @@ class RedisEvidence:
         fields, packed = await ask(
             self._client, [("HGETALL", self._shard_key(shard)), ("HGET", self._anchor_key(anchor), "")]
         )
-        guards = {}
-        for name, value in fields.items():
-            topic_id, colon, partition = name.decode().rpartition(":")
-            if colon:
-                guards[Source(topic_id, int(partition))] = int(value)
-        return Bookkeeping(shard, None if packed is None else _TOTAL.unpack(packed)[0], guards)
+        return Bookkeeping(shard, None if packed is None else _TOTAL.unpack(packed)[0], _guards(fields))
+
+    async def forget_former(self, present: Collection[str], now_ms: int, still_ms: int) -> frozenset[Source]:
+        """Forget the guards of topics that are gone, where none moved for so long."""
+        keys = [self._shard_key(shard) for shard in range(SHARDS)]
+        *shards, held = await ask(self._client, [("HGETALL", key) for key in (*keys, self._former_key())])
+        of_shards = [_guards(fields) for fields in shards]
+        totals: Counter[Source] = Counter()
+        for guards in of_shards:
+            totals.update(guards)
+        noted = _standstills(held)
+        standing, due = former_sources(totals, noted, present, now_ms, still_ms)
+        calls: list[Call] = []
+        for key, guards in zip(keys, of_shards, strict=True):
+            if gone := [part for source in due & guards.keys() for part in (_guard_field(source), guards[source])]:
+                calls.append(("EVAL", _FORGET, 1, key, *gone))
+        await ask(self._client, calls)
+        # Last: where this ends before, what is left is noted as if it had just begun to stand still.
+        notes: list[Call] = [
+            ("HSET", self._former_key(), _guard_field(source), f"{still.total}:{still.since_ms}")
+            for source, still in standing.items()
+            if noted.get(source) != still
+        ]
+        notes += [("HDEL", self._former_key(), _guard_field(source)) for source in noted.keys() - standing.keys()]
+        await ask(self._client, notes)
+        return due
 
     async def read_newest(self) -> int:
         """The newest time that an applied event told, in milliseconds; 0 before the first."""
@@ -267,6 +298,9 @@ class RedisEvidence:
     def _priors_key(self) -> str:
         return f"{self._prefix}:priors"
 
+    def _former_key(self) -> str:
+        return f"{self._prefix}:former"
+
     def _other_half_life(self, held: bytes) -> Misconfigured:
         return Misconfigured(
             f"this Redis counts with a half-life of {int(held)} ms, not {self._rules.half_life_ms}",
@@ -278,6 +312,26 @@ class RedisEvidence:
 
 def _guard_field(source: Source) -> str:
     return f"{source.topic_id}:{source.partition}"
+
+
+def _guards(fields: Mapping[bytes, bytes]) -> dict[Source, int]:
+    """The guards among the fields of a shard."""
+    guards = {}
+    for name, value in fields.items():
+        topic_id, colon, partition = name.decode().rpartition(":")
+        if colon:
+            guards[Source(topic_id, int(partition))] = int(value)
+    return guards
+
+
+def _standstills(fields: Mapping[bytes, bytes]) -> dict[Source, Standstill]:
+    """What is noted of former sources."""
+    noted = {}
+    for name, value in fields.items():
+        topic_id, _, partition = name.decode().rpartition(":")
+        total, _, since_ms = value.partition(b":")
+        noted[Source(topic_id, int(partition))] = Standstill(int(total), int(since_ms))
+    return noted
 
 
 def _pack(counts: Sequence[float]) -> bytes:

@@ -4,7 +4,8 @@ It passes the suite that the real one passes (`tests/stores`); nothing of it sur
 """
 
 import time
-from collections.abc import Callable, Sequence
+from collections import Counter
+from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass, field
 
 import numpy as np
@@ -24,6 +25,7 @@ from nearkin.core.evidence import (
     merge_landmarks,
     strength,
 )
+from nearkin.core.former_sources import Standstill, former_sources
 from nearkin.core.position_priors import PositionPriors
 from nearkin.stores.shards import SHARDS, check_shards, shard_of
 
@@ -60,6 +62,7 @@ class MemoryEvidence:
     def __init__(self, rules: EvidenceRules, clock: Callable[[], float] = time.monotonic) -> None:
         self._rules, self._clock = rules, clock
         self._guards: dict[tuple[Source, int], int] = {}
+        self._former: dict[Source, Standstill] = {}
         self._anchors: dict[str, _Anchor] = {}
         self._visits: dict[int, _Total] = {}
         self._newest = 0
@@ -97,6 +100,15 @@ class MemoryEvidence:
         held, shard = self._held(anchor), shard_of(anchor)
         guards = {source: guard for (source, of), guard in self._guards.items() if of == shard}
         return Bookkeeping(shard, None if held is None else held.total.landmark, guards)
+
+    async def forget_former(self, present: Collection[str], now_ms: int, still_ms: int) -> frozenset[Source]:
+        """Forget the guards of topics that are gone, where none moved for so long."""
+        totals: Counter[Source] = Counter()
+        for (source, _), guard in self._guards.items():
+            totals[source] += guard
+        self._former, due = former_sources(totals, self._former, present, now_ms, still_ms)
+        self._guards = {place: guard for place, guard in self._guards.items() if place[0] not in due}
+        return due
 
     async def read_newest(self) -> int:
         """The newest time that an applied event told, in milliseconds; 0 before the first."""
