@@ -3,6 +3,7 @@
 import csv
 import json
 import random
+import re
 
 import pytest
 
@@ -79,3 +80,13 @@ def test_what_cannot_be_fitted_is_refused_with_the_remedy(nearkin, shop, argumen
     assert result.exit_code == 2
     assert said in " ".join(result.output.split())
     assert not (shop / "weights.json").exists()
+
+
+@pytest.mark.slow
+def test_the_documented_command_fits_the_weights_that_are_shipped(nearkin, tmp_path):
+    result = nearkin("fit", "online-retail", "--half-life-days", "90", "--out", "weights.json")
+    assert result.exit_code == 0, result.output
+    weights = read_weights(tmp_path / "weights.json")
+    assert dict(weights.features) == pytest.approx(dict(DEFAULT_WEIGHTS.features), rel=0.01)
+    told = [int(anchors) for anchors in re.findall(r"\((\d+) anchors\)", weights.fitted_on)]
+    assert f"({sum(told):,} warm anchors)" in DEFAULT_WEIGHTS.fitted_on

@@ -96,14 +96,14 @@ DEFAULT_WEIGHTS = RankingWeights(
     id="default-1",
     features=dict.fromkeys(FEATURE_NAMES, 0.0)
     | {
-        "fused": 2.832,
+        "fused": 2.561,
         "coec": 2.0,
         "conversions": 10.0,
         "complaints": -20.0,
         "unexposed": 1.0,
-        "co_visit_lift": 8.023,
+        "co_visit_lift": 7.787,
         "category": 0.3,
-        "price": 1.241,
+        "price": 1.106,
     },
-    fitted_on="online-retail, cuts 2011-03-01, 2011-05-01 and 2011-07-01 (3,469 warm anchors), a half-life of 90 days",
+    fitted_on="online-retail, cuts 2011-03-01, 2011-05-01 and 2011-07-01 (3,531 warm anchors), a half-life of 90 days",
 )
