@@ -79,6 +79,32 @@ def test_a_partition_that_nobody_fetches_is_a_stall_though_batches_of_another_ge
     assert "items.v1[1]" in verdicts[2]
 
 
+def test_a_partition_that_waits_behind_a_busy_worker_is_no_stall_for_ten_times_as_long():
+    judge, behind = Judge(10), ("items.v1", 1)
+
+    def look(now):
+        # All the time one batch or another of the first partition is in flight.
+        progress = Progress({HERE: now, behind: 3}, in_flight_since=now - 0.1, busy_s=now - 0.1, advanced_at=now)
+        return judge.verdict(now, progress, {HERE: 1000, behind: 4})
+
+    verdicts = [look(now) for now in range(0, 106, 5)]
+
+    assert set(verdicts[:-1]) == {""}
+    assert verdicts[-1] == "items.v1[1] has waited at offset 3 of 4 for 105 s"
+
+
+def test_what_is_in_flight_is_told_as_busy_once_it_ends():
+    progress = Progress()
+    began = progress.begin()
+    assert progress.in_flight_since == began
+    progress.end()
+    assert progress.in_flight_since is None
+    assert progress.busy_s > 0
+    busy_s = progress.busy_s
+    progress.end()
+    assert progress.busy_s == busy_s
+
+
 def test_time_without_a_broker_is_not_held_against_the_worker():
     judge, progress = Judge(10), Progress({HERE: 5})
     judge.verdict(0, progress, {HERE: 7})

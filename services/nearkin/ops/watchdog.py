@@ -27,6 +27,9 @@ from nearkin.ops.record import Place
 
 log = logging.getLogger(__name__)
 
+#: So many timeouts a partition may wait behind a worker that is busy with others.
+BUSY_TIMEOUTS = 10
+
 
 @dataclass(slots=True)
 class Progress:
@@ -35,14 +38,27 @@ class Progress:
     Attributes:
         positions: per assigned partition, the offset after the last event that was acknowledged or committed.
         in_flight_since: when the batch in flight began, None where none is; on the monotonic clock.
+        busy_s: how long those before it were in flight in all.
         retried_at: when a temporary failure was last met.
         advanced_at: when a handler last said that a part of its batch is done.
     """
 
     positions: dict[Place, int] = field(default_factory=dict)
     in_flight_since: float | None = None
+    busy_s: float = 0.0
     retried_at: float = 0.0
     advanced_at: float = 0.0
+
+    def begin(self) -> float:
+        """Say that a batch is in flight from now on; when that is."""
+        self.in_flight_since = now = time.monotonic()
+        return now
+
+    def end(self) -> None:
+        """Say that no batch is in flight any more."""
+        since, self.in_flight_since = self.in_flight_since, None
+        if since is not None:
+            self.busy_s += time.monotonic() - since
 
     def advance(self) -> None:
         """Say that a part of the batch in flight is done, which no position tells of yet."""
@@ -52,8 +68,9 @@ class Progress:
 class Judge:
     """Decides whether a worker has stalled, from what is seen of it each time.
 
-    A batch that is in flight is judged by what its handler says of its parts. Partitions wait behind it, so the time
-    from one look to the next in which it was in flight all along is not held against them.
+    A batch that is in flight is judged by what its handler says of its parts, and nothing that waits behind it is held
+    against a partition. Where another partition has much to do, one waits behind many batches: the time in which any
+    was in flight is not held against it either, but for `BUSY_TIMEOUTS` timeouts at most.
 
     Args:
         timeout_s: how long work may wait without progress.
@@ -61,8 +78,8 @@ class Judge:
 
     def __init__(self, timeout_s: float) -> None:
         self._timeout_s = timeout_s
-        self._seen: dict[Place, tuple[int, float]] = {}
-        self._looked_at = 0.0
+        self._seen: dict[Place, tuple[int, float, float]] = {}
+        self._looked_at = self._busy_s = 0.0
         self._flew_since: float | None = None
 
     def verdict(self, now: float, progress: Progress, ends: Mapping[Place, int] | None) -> str:
@@ -76,7 +93,9 @@ class Judge:
         since = progress.in_flight_since
         if since is not None and now - max(since, progress.retried_at, progress.advanced_at) > self._timeout_s:
             return f"one batch has been in flight for {now - since:.0f} s"
-        excused_s = now - self._looked_at if since is not None and since == self._flew_since else 0.0
+        busy_s = progress.busy_s + (now - since if since is not None else 0.0)
+        excused_s, self._busy_s = max(busy_s - self._busy_s, 0.0), busy_s
+        behind_one_s = now - self._looked_at if since is not None and since == self._flew_since else 0.0
         self._looked_at, self._flew_since = now, since
         if ends is None:
             self._seen.clear()
@@ -87,10 +106,14 @@ class Judge:
             position = positions.get(place, 0)
             if end <= position:
                 continue
-            known, known_at = before.get(place, (position, now))
-            known_at = min(now, known_at + excused_s) if known == position else now
-            self._seen[place] = (position, known_at)
-            if now - max(known_at, progress.retried_at) > self._timeout_s:
+            known, known_at, idle_since = before.get(place, (position, now, now))
+            if known != position:
+                known_at = idle_since = now
+            known_at = min(now, known_at + behind_one_s)
+            idle_since = min(now, idle_since + max(excused_s, behind_one_s))
+            self._seen[place] = (position, known_at, idle_since)
+            waited_s = max(now - idle_since, (now - known_at) / BUSY_TIMEOUTS)
+            if min(waited_s, now - progress.retried_at) > self._timeout_s:
                 topic, partition = place
                 return f"{topic}[{partition}] has waited at offset {position} of {end} for {now - known_at:.0f} s"
         return ""

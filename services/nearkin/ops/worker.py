@@ -360,7 +360,7 @@ class Worker:
                 await self._tick(self._ledger)
             if not letters:
                 continue
-            began = self._progress.in_flight_since = time.monotonic()
+            began = self._progress.begin()
             self._metrics.batch_events.observe(len(letters))
             try:
                 rejected = await self._apply([letter.record for letter in letters], UNKNOWN_TRIES)
@@ -369,7 +369,7 @@ class Worker:
             except Stopped:
                 return
             finally:
-                self._progress.in_flight_since = None
+                self._progress.end()
             self._acknowledge(letters)
             self._metrics.handle_seconds.observe(time.monotonic() - began)
 
@@ -379,8 +379,7 @@ class Worker:
         Raises:
             Exception: it failed in a way nobody foresaw, several times in a row.
         """
-        self._ticked_at = time.monotonic()
-        self._progress.in_flight_since = self._ticked_at
+        self._ticked_at = self._progress.begin()
         try:
             self._elsewhere |= await ledger.tick()
             await self._seek_elsewhere()
@@ -403,7 +402,7 @@ class Worker:
             self._ticks_failed = 0
             self._health.ready("engine")
         finally:
-            self._progress.in_flight_since = None
+            self._progress.end()
 
     async def _seek_elsewhere(self) -> None:
         """Read on where the ledger said; where the consumer cannot now, as in a rebalance, at the next tick."""
