@@ -27,7 +27,7 @@ import grpc
 from qdrant_client import grpc as wire
 
 from benchmarks.catalogue import vary_catalogue
-from benchmarks.load import Latencies, offer, similar_to
+from benchmarks.load import WARM_UP_S, Latencies, offer, similar_to
 from benchmarks.programs import read_memory, read_processor, run_embedded, sum_metric
 from benchmarks.publishing import PATIENCE_S, content_of, prove, send_in_bulk, until_visible
 from benchmarks.report import Bar, conclude, percentile_bars, print_table
@@ -106,11 +106,13 @@ async def measure(
             if not fresh:
                 return
             live = stack.endpoints.metrics["indexer-live"]
-            before = await asyncio.to_thread(read_counts, live)
-            used, began = read_processor(), time.perf_counter()
             stop = asyncio.Event()
             async with LookupClient(stack.endpoints.lookup) as others:
                 call = similar_to(others, [one.id for one in old])
+                if lookups_rate:
+                    figures["lookups_at_first"] = (await offer(call, lookups_rate, WARM_UP_S)).as_json()
+                before = await asyncio.to_thread(read_counts, live)
+                used, began = read_processor(), time.perf_counter()
                 load_ = asyncio.create_task(offer(call, lookups_rate or 1e-9, 3600, stop=stop))
                 proofs = await prove(producer, lookups, fresh, rate)
                 stop.set()
@@ -209,9 +211,11 @@ def show(figures: dict[str, Any]) -> None:
         ("published to visible", figures["published_to_visible"]["latency"]),
         ("gaps between polls", figures["published_to_visible"]["poll_gaps"]),
     ]
+    for name, key in (("look-ups at first, alone", "lookups_at_first"), ("look-ups beside", "lookups")):
+        if key in figures:
+            latency = figures[key]["latency"]
+            rows.append((name, {"count": latency["count"], **latency["percentiles"], "max": latency["max"]}))
     if "lookups" in figures:
-        latency = figures["lookups"]["latency"]
-        rows.append(("look-ups beside", {"count": latency["count"], **latency["percentiles"], "max": latency["max"]}))
         print("failed look-ups:", figures["lookups"]["failures"])
     columns = ("count", "p50", "p90", "p95", "p99", "max")
     print_table("milliseconds", ("what", *columns), [(name, *(one.get(c, "") for c in columns)) for name, one in rows])

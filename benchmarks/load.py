@@ -15,6 +15,10 @@ from dataclasses import asdict, dataclass, field
 from nearkin.client.lookup import LookupClient
 from nearkin.core.errors import NearkinError
 
+#: So long a new look-up service is asked before its latencies count, in seconds: it remembers the facts of some 50,000
+#: items by then. What it takes until then is told beside them.
+WARM_UP_S = 40.0
+
 #: What percentiles are told, of the calls that were answered.
 PERCENTILES = (50, 90, 95, 99)
 

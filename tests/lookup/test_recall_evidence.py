@@ -1,6 +1,8 @@
-"""Marginals are remembered for some seconds, of the wall's clock and of the stream's; pairs never are."""
+"""Marginals are remembered for a minute, of the wall's clock and of the stream's; pairs never are."""
 
 from collections.abc import Sequence
+
+import pytest
 
 from nearkin.core.evidence import EvidenceRules, Remembered
 from nearkin.lookup.recall_evidence import ANCHORS_PER_CALL, VISITS_PER_CALL, RecallEvidence
@@ -30,6 +32,22 @@ async def test_only_marginals_that_are_not_remembered_are_asked_for():
     assert (await recall.visits(["a", "b", "c"], at_ms))["a"] == first["a"]
     assert store.asked == [(0, 2), (0, 1)]
     assert first["a"] > first["b"] > 0
+
+
+async def test_a_marginal_that_a_pairs_count_refutes_is_read_anew_once():
+    store = Counted()
+    recall = RecallEvidence(store)
+    at_ms = now_ms()
+    await remember(store, visit("a", "new"))
+    assert (await recall.visits(["a", "new"], at_ms))["new"] == pytest.approx(1, rel=1e-3)
+    await remember(store, visit("a", "new"), visit("a", "new"))
+    assert (await recall.visits(["new"], at_ms, {"new": 1.0}))["new"] == pytest.approx(1, rel=1e-3)
+    assert (await recall.visits(["new"], at_ms, {"new": 3.0}))["new"] == pytest.approx(3, rel=1e-3)
+    asked = len(store.asked)
+    # A sample of a large visit says more than is true, and is not asked about again and again.
+    for _ in range(3):
+        assert (await recall.visits(["new"], at_ms, {"new": 20.0}))["new"] == pytest.approx(3, rel=1e-3)
+    assert len(store.asked) == asked + 1
 
 
 async def test_a_clock_that_moved_on_by_their_age_makes_marginals_unknown_whatever_the_walls_time():

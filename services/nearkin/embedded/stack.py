@@ -16,9 +16,10 @@ import asyncio
 import contextlib
 import http.client
 import os
+import shutil
 import signal
 import sys
-from collections.abc import Awaitable, Callable, Iterator, Mapping
+from collections.abc import Awaitable, Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, TypeVar
@@ -214,12 +215,18 @@ def _programs(
         await asyncio.to_thread(apply_embedded_topics, endpoints.kafka, settings)
 
     def service(
-        name: str, module: str, follows: tuple[str, ...], meanwhile: str, needs: str = "index", **further: str
+        name: str,
+        module: str,
+        follows: tuple[str, ...],
+        meanwhile: str,
+        needs: str = "index",
+        nice: Sequence[str] = (),
+        **further: str,
     ) -> Program:
         listen = endpoints.metrics[name]
         return Program(
             name,
-            [sys.executable, "-m", module],
+            [*nice, sys.executable, "-m", module],
             lambda: _says_ready(listen),
             environment=environment | {"NEARKIN_METRICS_LISTEN": listen} | further,
             follows=follows,
@@ -227,6 +234,8 @@ def _programs(
             meanwhile=meanwhile,
         )
 
+    # Where cores are few, whoever waits for an answer goes before what is to be counted, and before a bulk load.
+    last = ("nice", "-n", "10") if shutil.which("nice") else ()
     index = endpoints.qdrant.removeprefix("http://")
     owner = ["-m", "nearkin.embedded.index_owner", "--data", str(data / "index"), "--listen", index]
     programs = [
@@ -242,14 +251,21 @@ def _programs(
             "index", [sys.executable, *owner], lambda: _serves(index), environment=environment, ready_s=INDEX_READY_S
         ),
         service("indexer-live", "nearkin.indexer", ("broker",), f"new items {WAIT}", NEARKIN_INDEXER_LANE="live"),
-        service("indexer-bulk", "nearkin.indexer", ("broker",), f"the bulk lane {WAIT}", NEARKIN_INDEXER_LANE="bulk"),
+        service(
+            "indexer-bulk",
+            "nearkin.indexer",
+            ("broker",),
+            f"the bulk lane {WAIT}",
+            nice=last,
+            NEARKIN_INDEXER_LANE="bulk",
+        ),
         service("lookup", "nearkin.lookup", (), "look-ups fail until it is ready"),
     ]
     if binary := redis_binary():
         port = _port(endpoints.redis.removesuffix("/0"))
         (data / "redis").mkdir(exist_ok=True)
         programs.insert(1, Program("redis", redis_command(binary, port, data / "redis"), lambda: redis_answers(port)))
-        programs.insert(-1, service("feedback", "nearkin.feedback", ("broker",), f"new feedback {WAIT}", "redis"))
+        programs.insert(-1, service("feedback", "nearkin.feedback", ("broker",), f"new feedback {WAIT}", "redis", last))
     else:
         report("redis", "there is no redis-server here: going without, so feedback is not counted")
     return programs

@@ -391,18 +391,25 @@ class FindSimilar:
     async def _visits(
         self, whole: Sequence[_Gathered], at_ms: int, budget_s: float
     ) -> Mapping[str, float] | Unavailable:
-        """The marginals of all that may become candidates."""
+        """The marginals of all that may become candidates; none where nothing was visited yet at all."""
         wanted: dict[str, None] = {}
-        for one in whole:
+        at_least: dict[str, float] = {}
+        for one in whole if self._stream.all_visits else ():
             if not one.lookup.wants_evidence or "evidence" in one.degraded:
                 continue
             for hits in (*one.hits.values(), one.scored):
                 wanted.update(dict.fromkeys(hits.ids))
+            if one.evidence is not None:
+                together = one.evidence.counts[:, Metric.CO_VISITS].tolist()
+                at_least.update(zip(one.evidence.candidates, together, strict=True))
         if not wanted:
             return {}
+        at_least = {item_id: least for item_id, least in at_least.items() if least and item_id in wanted}
         began = time.perf_counter()
         try:
-            return await self._evidence.ask_or_do_without(lambda: self._recall.visits(wanted, at_ms), budget_s)
+            return await self._evidence.ask_or_do_without(
+                lambda: self._recall.visits(wanted, at_ms, at_least), budget_s
+            )
         finally:
             self._observe("visits", time.perf_counter() - began)
 
@@ -533,7 +540,6 @@ def _assemble(one: _Gathered, visits: Mapping[str, float]) -> Candidates:
     cosines = named.get(CandidateSource.CONTENT, {}) | dict(zip(one.scored.ids, one.scored.scores, strict=True))
     ids = list(facts)
     counts: Array = np.zeros((len(ids), len(Metric)))
-    anchor_visits = one.evidence.visits if one.evidence is not None else 0.0
     if one.evidence is not None and one.evidence.candidates:
         rows = {item_id: row for row, item_id in enumerate(one.evidence.candidates)}
         of = np.fromiter(map(rows.get, ids, repeat(-1)), np.intp, len(ids))
@@ -545,9 +551,7 @@ def _assemble(one: _Gathered, visits: Mapping[str, float]) -> Candidates:
         _column(cosines, ids, math.nan),
         _column(named.get(CandidateSource.LEXICAL, {}), ids, 0.0),
         counts,
-        # What was visited together was visited: a marginal that was read before may lag behind the pair's count, which
-        # for its part is a sample's where a visit was large.
-        np.maximum(_column(visits, ids, 0.0), np.minimum(counts[:, Metric.CO_VISITS], anchor_visits)),
+        _column(visits if one.lookup.wants_evidence else {}, ids, 0.0),
     )
 
 

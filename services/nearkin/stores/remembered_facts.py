@@ -2,7 +2,7 @@
 
 An engine gives a point another version with every change of it, so what is remembered of a version stays true. Replicas
 of a shard count for themselves, and a collection that is made again counts from the start; so a version may, rarely,
-mean something else some day, and nothing is believed for longer than some minutes.
+mean something else some day, and nothing is believed for longer than an hour.
 """
 
 import time
@@ -17,7 +17,7 @@ PointVersion = tuple[str, int]
 MOST_POINTS = 2**17
 
 #: How long they are believed at most, in seconds.
-AGE_S = 600.0
+AGE_S = 3600.0
 
 
 class RememberedFacts:
