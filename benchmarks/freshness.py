@@ -35,6 +35,7 @@ from nearkin.cli.prove_searchable import POLL_S
 from nearkin.cli.read_freshness import ages_between, read_counts
 from nearkin.client.lookup import LookupClient
 from nearkin.client.producer import Producer
+from nearkin.core.retrieval import Ranking
 from nearkin.embedded.catalogue.online_retail import CatalogueItem
 from nearkin.embedded.stack import Stack
 from nearkin.encoders.bundle import load_encoder
@@ -108,7 +109,8 @@ async def measure(
             live = stack.endpoints.metrics["indexer-live"]
             stop = asyncio.Event()
             async with LookupClient(stack.endpoints.lookup) as others:
-                call = similar_to(others, [one.id for one in old])
+                # By content alone; benchmarks/reranked.py has ranked ones beside all that streams in.
+                call = similar_to(others, [one.id for one in old], ranking=Ranking.CONTENT)
                 if lookups_rate:
                     figures["lookups_at_first"] = (await offer(call, lookups_rate, WARM_UP_S)).as_json()
                 before = await asyncio.to_thread(read_counts, live)

@@ -205,7 +205,7 @@ async def test_evidence_that_fails_half_way_does_not_count_at_all(live: LiveLook
 async def test_what_is_popular_is_missing_where_the_index_fails_at_it(live: LiveLookups, stub: LookupServiceStub):
     await happened(live, *BOUGHT_TOGETHER)
     await live.server.stream.read_popular()
-    live.index.refuses = lambda search: bool(search.among) and "tea" not in search.among
+    live.index.refuses = lambda search: bool(search.among) and not search.hidden and "tea" not in search.among
     answer = await stub.FindSimilar(lookup("mug-1", k=3))
     assert (len(answer.neighbours), list(answer.degraded)) == (3, ["popular"])
 

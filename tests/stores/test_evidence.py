@@ -413,7 +413,7 @@ class TestFormerTopics:
     elsewhere = next(shard for shard in range(SHARDS) if shard != shard_of("a"))
 
     async def forget(self, store: EvidenceStore, day: int) -> set[Source]:
-        return set(await store.forget_former({self.present.topic_id}, NOW + day * DAYS, 28 * DAYS))
+        return set(await store.forget_former({self.present.topic_id}, NOW + day * DAYS, 28 * DAYS, 3))
 
     async def count(self, store: EvidenceStore) -> None:
         for source in (self.former, self.present):
@@ -440,7 +440,8 @@ class TestFormerTopics:
     async def test_one_that_was_there_again_meanwhile_begins_to_stand_still_again(self, store: EvidenceStore) -> None:
         await self.count(store)
         await self.forget(store, 0)
-        assert not await store.forget_former({self.former.topic_id, self.present.topic_id}, NOW + 20 * DAYS, 28 * DAYS)
+        present = {self.former.topic_id, self.present.topic_id}
+        assert not await store.forget_former(present, NOW + 20 * DAYS, 28 * DAYS, 3)
         assert [await self.forget(store, day) for day in (28, 55)] == [set(), set()]
         assert await self.forget(store, 56) == {self.former}
 
@@ -448,6 +449,20 @@ class TestFormerTopics:
         await self.count(store)
         await self.forget(store, 100)
         assert [await self.forget(store, day) for day in (0, 27)] == [set(), set()]
+
+    async def test_a_clock_that_jumps_ahead_forgets_nothing_before_enough_looks(self, store: EvidenceStore) -> None:
+        await self.count(store)
+        assert [await self.forget(store, day) for day in (0, 500)] == [set(), set()]
+        assert sum(await store.read_guards(self.former)) == 10
+        assert await self.forget(store, 500) == {self.former}
+
+    async def test_one_that_moves_is_looked_at_anew(self, store: EvidenceStore) -> None:
+        await self.count(store)
+        for _ in range(3):
+            await self.forget(store, 0)
+        await store.apply([ShardBatch(self.former, self.elsewhere, 5, 6, LANDMARK)])
+        assert [await self.forget(store, day) for day in (1, 500)] == [set(), set()]
+        assert await self.forget(store, 500) == {self.former}
 
 
 class TestPriors:

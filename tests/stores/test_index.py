@@ -307,6 +307,17 @@ class TestSearching:
         assert await found(items, "a") == []
         assert await found(items, "hidden") == ["a"]
 
+    async def test_a_hidden_item_is_found_where_that_is_asked_for_and_a_deleted_one_never(
+        self, items: ItemCollection
+    ) -> None:
+        hidden = insert("hidden", NEAR, content=Content(title="hidden", status=Status.HIDDEN))
+        gone = insert("gone", NEAR)
+        await items.write([insert("a", NEAR), hidden, gone])
+        await items.write([delete(gone.item.state, 2)])
+        among = ("a", "hidden", "gone", "unknown")
+        (hits,) = await items.search([Search(VectorName.CONTENT, dense(1.0), 4, exact=True, among=among, hidden=True)])
+        assert {hit.id: hit.facts.title for hit in hits} == {"a": "title of a", "hidden": "hidden"}
+
     async def test_at_most_the_limit_is_found(self, items: ItemCollection) -> None:
         await items.write([insert(f"i{number}", random_vectors(number)) for number in range(30)])
         assert len(await found(items, "i0", limit=1)) == 1

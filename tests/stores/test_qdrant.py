@@ -136,7 +136,7 @@ async def test_facts_travel_once_until_their_point_changes(owner: OwnerProcess, 
     index._calls.points = watched = Watched(index._calls.points)
     items = await index.prepare("a", DIMENSIONS)
     await items.write([insert(f"i{number}", vectors(1.0, 0.1 * number, t1=1.0)) for number in range(5)])
-    searches = [Search(VectorName.CONTENT, "i0", 10), Search(VectorName.LEXICAL, "i0", 10)]
+    searches = [Search(VectorName.CONTENT, "i0", 100), Search(VectorName.LEXICAL, "i0", 100)]
     found = [[hit.id for hit in hits] for hits in await items.search(searches)]
     assert watched.told == [0, 4]
     assert [[hit.id for hit in hits] for hits in await items.search(searches)] == found
@@ -146,6 +146,9 @@ async def test_facts_travel_once_until_their_point_changes(owner: OwnerProcess, 
     for hits in await items.search(searches):
         assert {hit.id: hit.facts.markets for hit in hits} == {"i1": (), "i2": (), "i3": ("FR",), "i4": ()}
     assert watched.told == [0, 4, 0, 0, 1]
+    (few,) = await items.search([Search(VectorName.CONTENT, "i0", 4)])
+    assert [hit.facts.id for hit in few] == found[0]
+    assert watched.told == [0, 4, 0, 0, 1, 4], "so few carry them"
     await index.close()
 
 

@@ -5,8 +5,8 @@ string costs the least to move; what has its default is left out of it. The othe
 write, and an item is read back without them. Filter fields and facts stand on items that are present only, and say the
 offer in force.
 
-Facts are what ranking needs of a hit, and all that a search asks for: one JSON array under `facts`, of which each
-process remembers the latest, because the same items are found again and again. A point that was written before there
+Facts are what ranking needs of a hit: one JSON array under `facts`, which a search asks for where the process does not
+remember them of the point's version (`stores/remembered_facts.py`). A point that was written before there
 were facts has none: whoever finds it makes them from the whole item (`to_facts`), and the next write puts them there.
 """
 

@@ -25,7 +25,7 @@ from nearkin.core.evidence import DAY_MS, Metric, at_most_visits, coec, coec_dev
 
 Array = NDArray[np.float64]
 
-#: Changes whenever the same candidates would give other numbers.
+#: Changes whenever the same candidates would give other numbers than in a release; 1 is that of the first one.
 FEATURE_VERSION = 1
 
 #: What the best lexical hit weighs in `fused`; the best dense hit weighs what is left of 1.

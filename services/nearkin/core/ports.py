@@ -91,6 +91,7 @@ class Search:
         exact: scan every point instead of the approximate graph.
         among: search these items alone, exactly; None for all. What else must hold of a hit holds of them too, so one
             without vectors, hidden, or refused by the filter is no hit.
+        hidden: whether what is hidden is found, too.
     """
 
     using: VectorName
@@ -99,6 +100,7 @@ class Search:
     filter: ItemFilter = field(default_factory=ItemFilter)
     exact: bool = False
     among: tuple[str, ...] | None = None
+    hidden: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -211,13 +213,18 @@ class EvidenceStore(Protocol):
     async def read_bookkeeping(self, anchor: str) -> Bookkeeping:
         """Where an anchor's evidence is kept, and how far its shard is, in one round trip."""
 
-    async def forget_former(self, present: Collection[str], now_ms: int, still_ms: int) -> frozenset[Source]:
-        """Forget the guards of topics that are gone, where none moved for so long (`core.former_sources`).
+    async def forget_former(
+        self, present: Collection[str], now_ms: int, still_ms: int, least_looks: int
+    ) -> frozenset[Source]:
+        """Forget the guards of topics that are gone, where none moved for so long and so many looks.
+
+        What that guards against is told in `core.former_sources`.
 
         Args:
             present: the ids of the topics that are there.
             now_ms: the wall's time.
             still_ms: for how long a guard must not have moved; it is noted from call to call.
+            least_looks: how many calls must have found that, this one included.
 
         Returns:
             Whose guards are forgotten now.

@@ -278,13 +278,19 @@ class FindSimilar:
         async def search() -> _Searched:
             collection = await self._index.serving()
             names = [one.named_ids for one in begun]
-            searching = search_index(lookups, names, collection, self._encoder, candidates=self._depths.hits)
             known = self._known_anchors()  # look-ups beside this one may begin to know them anew
-            ids = dict.fromkeys([one.anchor for one in lookups if isinstance(one.anchor, str) and one.is_ranked])
-            if not (unknown := [item_id for item_id in ids if item_id not in known]):
-                return _Searched(collection, await searching, known)
-            found, facts = await asyncio.gather(searching, collection.read_facts(unknown))
-            known.update(facts)
+            anchors = {one.anchor for one in lookups if isinstance(one.anchor, str) and one.is_ranked}
+            found = await search_index(
+                lookups,
+                names,
+                collection,
+                self._encoder,
+                candidates=self._depths.hits,
+                unknown=anchors.difference(known),
+            )
+            known.update(
+                {one.anchor.id: one.anchor for one in found if isinstance(one, Found) and one.anchor is not None}
+            )
             return _Searched(collection, found, known)
 
         alone = not any(one.wants_evidence for one in lookups)

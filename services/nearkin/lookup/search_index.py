@@ -11,11 +11,14 @@ approximate search (fewer hits than neighbours were asked for) is the index sear
 
 import asyncio
 import math
-from collections.abc import Iterator, Sequence
+from collections.abc import Collection, Iterator, Sequence
 from dataclasses import dataclass, replace
+from functools import cache
 
 import numpy as np
+from numpy.typing import NDArray
 
+from nearkin.core.candidates import ItemFacts
 from nearkin.core.errors import InvalidRequest, Misconfigured, NothingToEncode, PermanentError, UnknownItem
 from nearkin.core.filters import ItemFilter
 from nearkin.core.item import Content
@@ -40,11 +43,13 @@ class Found:
 
     Attributes:
         query: the anchor as a search takes it; None where the index does not know it, and then there are no hits.
+        anchor: the facts of the anchor, where they were asked for with this look-up and are there.
         hits: what each search found.
         named: of what others named, what may be shown, by its cosine.
     """
 
     query: Query | None
+    anchor: ItemFacts | None
     hits: FoundBy
     named: Hits
 
@@ -56,6 +61,7 @@ async def search_index(
     encoder: ContentEncoder,
     *,
     candidates: int,
+    unknown: Collection[str] = (),
 ) -> list[Found | PermanentError]:
     """Search for the neighbours of some anchors, and for what others named beside each.
 
@@ -65,6 +71,7 @@ async def search_index(
         collection: where the items are.
         encoder: for anchors that are contents.
         candidates: how many hits each search gives, or as many as neighbours where that is more.
+        unknown: anchors whose facts are wanted, too.
 
     Returns:
         For each look-up what was found, or what is wrong with it.
@@ -76,6 +83,11 @@ async def search_index(
     encoded = iter(await _encode(contents, encoder, collection))
     queries = [next(encoded) if isinstance(one.anchor, Content) else one.anchor for one in lookups]
     searches = [_searches(one, query, ids, candidates) for one, query, ids in zip(lookups, queries, named, strict=True)]
+    wanted = set(unknown)
+    for lookup, asked in zip(lookups, searches, strict=True):
+        if isinstance(lookup.anchor, str) and lookup.anchor in wanted and not isinstance(asked, PermanentError):
+            asked[_ANCHOR] = _by_id(lookup.anchor, encoder.dimensions)
+            wanted.remove(lookup.anchor)
     hits = await _search(collection, searches)
     hits = await _refuse_unknown(collection, lookups, hits)
     hits = await _search_starved(collection, lookups, searches, hits)
@@ -95,11 +107,9 @@ async def search_among(
     Returns:
         For each look-up the hits by meaning, with cosines; where the index does not know the anchor they are NaN.
     """
-    # Any vector will do to learn what may be shown.
-    anywhere = np.eye(1, dimensions, dtype=np.float32)[0]
     asked = []
     for lookup, query, ids in wanted:
-        vector = anywhere if query is None else query if isinstance(query, str) else query.content
+        vector = _anywhere(dimensions) if query is None else query if isinstance(query, str) else query.content
         if ids:
             asked.append(Search(VectorName.CONTENT, vector, len(ids), lookup.filter, exact=True, among=ids))
     found = iter([hits for some in _portions(asked) for hits in await collection.search(some)] if asked else ())
@@ -110,10 +120,22 @@ async def search_among(
     ]
 
 
-#: Stands for the search among what others named.
-_NAMED = "named"
+def _by_id(item_id: str, dimensions: int) -> Search:
+    """A search that finds an item, whether it may be shown or not."""
+    return Search(VectorName.CONTENT, _anywhere(dimensions), 1, exact=True, among=(item_id,), hidden=True)
 
-#: The searches of one look-up, and their hits: of its vectors, and among what others named.
+
+@cache
+def _anywhere(dimensions: int) -> NDArray[np.float32]:
+    """Any vector, which will do to learn what is there."""
+    vector: NDArray[np.float32] = np.eye(1, dimensions, dtype=np.float32)[0]
+    return vector
+
+
+#: Stand for the search among what others named, and for that of the anchor itself.
+_NAMED, _ANCHOR = "named", "anchor"
+
+#: The searches of one look-up, and their hits: of its vectors, among what others named, and of the anchor itself.
 _Searches = dict[str, Search]
 _Found = dict[str, Hits]
 
@@ -260,7 +282,7 @@ async def _search_starved(
 
 def _found(lookup: SimilarTo, query: Query | PermanentError, hits: _Found | PermanentError) -> Found | PermanentError:
     if isinstance(hits, UnknownItem) and lookup.popular_if_unknown and lookup.is_ranked:
-        return Found(None, {}, Hits())
+        return Found(None, None, {}, Hits())
     if isinstance(hits, PermanentError):
         return hits
     if isinstance(query, PermanentError):
@@ -268,7 +290,9 @@ def _found(lookup: SimilarTo, query: Query | PermanentError, hits: _Found | Perm
     # The search leaves the anchor out; should an engine slip, the promises of an answer still hold.
     distinct = {name: _distinct(some, lookup.anchor) for name, some in hits.items()}
     named = distinct.pop(_NAMED, Hits())
-    return Found(query, {VectorName(name): some for name, some in distinct.items()}, named)
+    distinct.pop(_ANCHOR, None)
+    anchor = next((hit.facts for hit in hits.get(_ANCHOR, ())), None)
+    return Found(query, anchor, {VectorName(name): some for name, some in distinct.items()}, named)
 
 
 def _distinct(hits: Hits, anchor: str | Content) -> Hits:

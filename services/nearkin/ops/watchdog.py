@@ -38,7 +38,7 @@ class Progress:
     Attributes:
         positions: per assigned partition, the offset after the last event that was acknowledged or committed.
         in_flight_since: when the batch in flight began, None where none is; on the monotonic clock.
-        busy_s: how long those before it were in flight in all.
+        busy_s: how long those before it were in flight in all; told before it is said that none is.
         retried_at: when a temporary failure was last met.
         advanced_at: when a handler last said that a part of its batch is done.
     """
@@ -56,9 +56,9 @@ class Progress:
 
     def end(self) -> None:
         """Say that no batch is in flight any more."""
-        since, self.in_flight_since = self.in_flight_since, None
-        if since is not None:
-            self.busy_s += time.monotonic() - since
+        if self.in_flight_since is not None:
+            self.busy_s += time.monotonic() - self.in_flight_since
+        self.in_flight_since = None
 
     def advance(self) -> None:
         """Say that a part of the batch in flight is done, which no position tells of yet."""

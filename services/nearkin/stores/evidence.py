@@ -4,7 +4,7 @@
 nk:{SHARD}           half_life, visits, newest, and a guard for each source: "TOPIC ID:PARTITION" -> offset
 nk:{SHARD}:ANCHOR    "" -> landmark and visits; CANDIDATE -> packed counts
 nk:priors            version, and the position priors as JSON
-nk:former            of topics that are gone, until they are forgotten: "TOPIC ID:PARTITION" -> "SUM OF GUARDS:SINCE"
+nk:former            of topics that are gone, until they are forgotten: "TOPIC ID:PARTITION" -> "SUM:SINCE:LOOKS"
 ```
 
 `evidence.lua` beside this file applies a batch and moves its guard together, so an event counts once, however often it
@@ -206,8 +206,10 @@ class RedisEvidence:
         )
         return Bookkeeping(shard, None if packed is None else _TOTAL.unpack(packed)[0], _guards(fields))
 
-    async def forget_former(self, present: Collection[str], now_ms: int, still_ms: int) -> frozenset[Source]:
-        """Forget the guards of topics that are gone, where none moved for so long."""
+    async def forget_former(
+        self, present: Collection[str], now_ms: int, still_ms: int, least_looks: int
+    ) -> frozenset[Source]:
+        """Forget the guards of topics that are gone, where none moved for so long and so many looks."""
         keys = [self._shard_key(shard) for shard in range(SHARDS)]
         *shards, held = await ask(self._client, [("HGETALL", key) for key in (*keys, self._former_key())])
         of_shards = [_guards(fields) for fields in shards]
@@ -215,7 +217,7 @@ class RedisEvidence:
         for guards in of_shards:
             totals.update(guards)
         noted = _standstills(held)
-        standing, due = former_sources(totals, noted, present, now_ms, still_ms)
+        standing, due = former_sources(totals, noted, present, now_ms, still_ms, least_looks)
         calls: list[Call] = []
         for key, guards in zip(keys, of_shards, strict=True):
             if gone := [part for source in due & guards.keys() for part in (_guard_field(source), guards[source])]:
@@ -223,9 +225,8 @@ class RedisEvidence:
         await ask(self._client, calls)
         # Last: where this ends before, what is left is noted as if it had just begun to stand still.
         notes: list[Call] = [
-            ("HSET", self._former_key(), _guard_field(source), f"{still.total}:{still.since_ms}")
+            ("HSET", self._former_key(), _guard_field(source), ":".join(map(str, still)))
             for source, still in standing.items()
-            if noted.get(source) != still
         ]
         notes += [("HDEL", self._former_key(), _guard_field(source)) for source in noted.keys() - standing.keys()]
         await ask(self._client, notes)
@@ -329,8 +330,7 @@ def _standstills(fields: Mapping[bytes, bytes]) -> dict[Source, Standstill]:
     noted = {}
     for name, value in fields.items():
         topic_id, _, partition = name.decode().rpartition(":")
-        total, _, since_ms = value.partition(b":")
-        noted[Source(topic_id, int(partition))] = Standstill(int(total), int(since_ms))
+        noted[Source(topic_id, int(partition))] = Standstill(*map(int, value.split(b":")))
     return noted
 
 

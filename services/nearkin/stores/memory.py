@@ -85,7 +85,7 @@ class MemoryCollection:
             if item_id != own
             and (search.among is None or item_id in search.among)
             and point.vectors is not None
-            and _matches(point.item, search.filter)
+            and _matches(point.item, search.filter, hidden=search.hidden)
         ]
         scores = self._idf_scores(query, candidates) if isinstance(query, SparseVector) else _cosines(query, candidates)
         best = sorted(zip(scores, candidates, strict=True), key=lambda scored: -scored[0])[: search.limit]
@@ -170,10 +170,10 @@ def _starts_with(path: CategoryPath, prefix: CategoryPath) -> bool:
     return path[: len(prefix)] == prefix
 
 
-def _matches(item: IndexedItem, asked: ItemFilter) -> bool:
+def _matches(item: IndexedItem, asked: ItemFilter, *, hidden: bool) -> bool:
     state = item.state
     content, offer = state.content, state.offer
-    if content is None or not state.is_visible or state.id in asked.exclude_ids:
+    if content is None or not (state.is_visible or (hidden and state.is_present)) or state.id in asked.exclude_ids:
         return False
     paths, tags = set(content.categories), set(content.tags)
     price, span = offer.price, asked.price

@@ -101,12 +101,14 @@ class MemoryEvidence:
         guards = {source: guard for (source, of), guard in self._guards.items() if of == shard}
         return Bookkeeping(shard, None if held is None else held.total.landmark, guards)
 
-    async def forget_former(self, present: Collection[str], now_ms: int, still_ms: int) -> frozenset[Source]:
-        """Forget the guards of topics that are gone, where none moved for so long."""
+    async def forget_former(
+        self, present: Collection[str], now_ms: int, still_ms: int, least_looks: int
+    ) -> frozenset[Source]:
+        """Forget the guards of topics that are gone, where none moved for so long and so many looks."""
         totals: Counter[Source] = Counter()
         for (source, _), guard in self._guards.items():
             totals[source] += guard
-        self._former, due = former_sources(totals, self._former, present, now_ms, still_ms)
+        self._former, due = former_sources(totals, self._former, present, now_ms, still_ms, least_looks)
         self._guards = {place: guard for place, guard in self._guards.items() if place[0] not in due}
         return due
 

@@ -272,7 +272,10 @@ class QdrantCollection:
         queries = [messages.query_of(self._name, searches[at], query) for at, query in inputs.items()]
         answers = await self._found_by(queries)
         found = [[(point.id.uuid, point.version) for point in points] for points in answers]
-        known = list(map(self._facts.of, found))
+        known = [
+            await self._told(points) if searches[at].limit <= messages.FEW else self._facts.of(versions)
+            for at, points, versions in zip(inputs, answers, found, strict=True)
+        ]
         if any(None in facts for facts in known):
             read = await self._read_facts(queries, found, known)
             known = [
@@ -310,12 +313,19 @@ class QdrantCollection:
                 asked |= unknown
                 again.append(messages.query_facts(query, unknown))
         read: dict[str, ItemFacts] = {}
-        for held in await self._found_by(again):
-            for point, facts in zip(held, await self._facts_of(held), strict=True):
+        for told in await self._found_by(again):
+            for point, facts in zip(told, await self._told(told), strict=True):
                 if facts is not None:
                     read[point.id.uuid] = facts
-                    self._facts.remember((point.id.uuid, point.version), facts)
         return read
+
+    async def _told(self, points: Sequence[wire.ScoredPoint]) -> list[ItemFacts | None]:
+        """The facts that hits carry, which are remembered from now on."""
+        told = await self._facts_of(points)
+        for point, facts in zip(points, told, strict=True):
+            if facts is not None and point.payload["facts"].string_value:  # else made of what another call read
+                self._facts.remember((point.id.uuid, point.version), facts)
+        return told
 
     async def _facts_of(self, points: Sequence[wire.ScoredPoint | wire.RetrievedPoint]) -> list[ItemFacts | None]:
         """The facts that points carry; of those that carry none, the whole item is read, None where it has no content.
@@ -370,6 +380,7 @@ class QdrantCollection:
 
     def _translated(self, error: grpc.aio.AioRpcError) -> NearkinError:
         if error.code() is grpc.StatusCode.NOT_FOUND:
+            self._facts = RememberedFacts()  # one that is made again under its name counts from the start
             return Unavailable(
                 "index", f"the collection {self._name} is not there; restart this process if it was deleted"
             )
@@ -428,6 +439,7 @@ class QdrantIndex:
         asked_at = time.monotonic()
         name = await self._resolve()
         if name is None:
+            self._serving = None  # what is remembered of it, too
             raise Unavailable("index", f"no collection serves under the alias {self._alias} yet")
         if self._serving is None or self._serving.name != name:
             self._serving = QdrantCollection(self._calls, name, name.removeprefix(f"{self._alias}-"))

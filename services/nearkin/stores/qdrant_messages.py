@@ -21,7 +21,10 @@ NAMESPACE = uuid.UUID("5b0a3c1e-6c0f-5d7e-9b1a-2f4d8e6a7c90")
 #: What tells which item a point is, and what ranking needs of it: one field costs half of what two do.
 FACTS_FIELD = wire.WithPayloadSelector(include=wire.PayloadIncludeSelector(fields=["facts"]))
 
-#: What a hit carries where its point's version says the rest.
+#: So few hits carry their facts at once: to ask for those of a new item alone would take longer.
+FEW = 16
+
+#: What a hit of many carries: its point's version says the rest.
 NO_FIELD = wire.WithPayloadSelector(enable=False)
 
 #: What a read carries: the whole item is one field.
@@ -113,10 +116,10 @@ def query_of(collection: str, search: Search, query: wire.VectorInput) -> wire.Q
         collection_name=collection,
         query=wire.Query(nearest=query),
         using=search.using.value,
-        filter=filter_of(search.filter, excluded, search.among),
+        filter=filter_of(search.filter, excluded, search.among, hidden=search.hidden),
         params=wire.SearchParams(exact=search.exact or search.among is not None),
         limit=search.limit,
-        with_payload=NO_FIELD,
+        with_payload=FACTS_FIELD if search.limit <= FEW else NO_FIELD,
     )
 
 
@@ -154,8 +157,10 @@ def stored_input(vector: wire.VectorOutput) -> wire.VectorInput:
     return wire.VectorInput(dense=vector.dense if vector.HasField("dense") else wire.DenseVector(data=vector.data))
 
 
-def filter_of(asked: ItemFilter, excluded: Sequence[str], among: Iterable[str] | None = None) -> wire.Filter:
-    """What a neighbour must be: visible, as asked, and one of these where they are given."""
+def filter_of(
+    asked: ItemFilter, excluded: Sequence[str], among: Iterable[str] | None = None, *, hidden: bool = False
+) -> wire.Filter:
+    """What a neighbour must be: visible or else `hidden`, as asked, and one of these where they are given."""
     must: list[wire.Condition] = []
     if among is not None:
         must.append(_one_of(among))
@@ -174,7 +179,7 @@ def filter_of(asked: ItemFilter, excluded: Sequence[str], among: Iterable[str] |
         must.append(_any("availability", [availability.value for availability in asked.availability]))
     if asked.market:
         must.append(_any("markets", [asked.market, EVERYWHERE]))
-    must_not = [_equals("hidden", 1)]
+    must_not = [] if hidden else [_equals("hidden", 1)]
     if excluded:
         must_not.append(_one_of(excluded))
     return wire.Filter(must=must, must_not=must_not)

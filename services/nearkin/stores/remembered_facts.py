@@ -1,8 +1,8 @@
 """Remembers the facts of points by their versions, so that a hit need not carry them: they are most of its bytes.
 
 An engine gives a point another version with every change of it, so what is remembered of a version stays true. Replicas
-of a shard count for themselves, and a collection that is made again counts from the start; so a version may, rarely,
-mean something else some day, and nothing is believed for longer than an hour.
+of a shard count for themselves, so a version may, rarely, mean something else some day, and nothing is believed for
+longer than an hour. A collection that is made again counts from the start: who finds it gone forgets all.
 """
 
 import time
