@@ -20,6 +20,9 @@ log = logging.getLogger(__name__)
 #: How long a guard stands still before it may go: twice what the topics keep, as a log ends in whole segments.
 STILL_MS: Final = 2 * max(FEEDBACK.retention_ms, VISITS.retention_ms)
 
+#: How often that must have been seen. A worker looks each hour, so this takes three weeks, whatever a clock says.
+LEAST_LOOKS: Final = 500
+
 #: How often that is looked for, and how often whether it is for this worker to do, in seconds.
 FORGET_EVERY_S, LOOK_EVERY_S = 3600.0, 1.0
 
@@ -42,7 +45,7 @@ async def forget_topics(store: EvidenceStore, logs: Logs, now_ms: int) -> frozen
     found = await logs.describe(places)
     if len(found) < len(places):
         return frozenset()
-    gone = await store.forget_former({each.topic_id for each in found.values()}, now_ms, STILL_MS)
+    gone = await store.forget_former({each.topic_id for each in found.values()}, now_ms, STILL_MS, LEAST_LOOKS)
     if gone:
         log.info("guards of topics that are gone are forgotten", extra=fields(partitions=len(gone)))
     return gone
