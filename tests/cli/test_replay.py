@@ -155,6 +155,18 @@ def test_of_several_answers_under_one_request_id_the_first_is_shown_and_the_othe
     assert [one["anchor"] for one in told] == [*(f"cup-{n}" for n in range(1, 8)), "mug-1", None]
 
 
+def test_of_very_many_answers_under_one_request_id_a_part_is_named_and_the_others_are_counted(
+    at_broker, log, monkeypatch
+):
+    monkeypatch.setattr("nearkin.cli.find_answer.MOST_OTHERS", 3)
+    log(*(answer("r-many", anchor=f"cup-{n}", at_ms=NOW + n) for n in range(1, 8)), answer("r-many"))
+    told = json.loads(at_broker("replay", "r-many", "--json").output)
+    assert (told["anchor"], len(told["others"]), told["others_not_named"]) == ("mug-1", 3, 4)
+    assert {one["anchor"] for one in told["others"]} < {f"cup-{n}" for n in range(1, 8)}
+    said = " ".join(at_broker("replay", "r-many").output.split())
+    assert "8 answers have this request id, and this one was given first; --json names 3 of the others" in said
+
+
 def test_the_anchor_chooses_among_the_answers_under_one_request_id(at_broker, log):
     log(answer("r-two"), answer("r-two", anchor="cup-1"))
     for anchor in ("mug-1", "cup-1"):

@@ -6,8 +6,8 @@ read though an answer is found, as a caller may give one request id to several l
 
 import json
 import time
-from dataclasses import dataclass
-from typing import Any
+from dataclasses import dataclass, field
+from typing import Any, NamedTuple
 
 from kafka import KafkaConsumer, TopicPartition
 from kafka.errors import KafkaError
@@ -19,8 +19,30 @@ from nearkin.core.answer import LoggedAnswer
 from nearkin.core.errors import InvalidEvent, Misconfigured, Unavailable
 from nearkin.ops.reach import require_broker
 
+#: So many other answers with the request id are named; of those beyond them it is only told how many there are.
+MOST_OTHERS = 1_000
+
 #: A broker that gives nothing of what it has for so long does not answer any more, in seconds.
 _PATIENCE_S = 15.0
+
+#: Where a record lies among all: its time, partition and offset.
+_Place = tuple[int, int, int]
+
+
+class Other(NamedTuple):
+    """What tells an answer from others with the same request id.
+
+    Attributes:
+        anchor: the item that was looked up; None where it was a content.
+        surface: where it is shown; empty where the caller did not say.
+        ranking: what decided its order.
+        at_ms: when it was answered, in milliseconds since the epoch.
+    """
+
+    anchor: str | None
+    surface: str
+    ranking: str
+    at_ms: int
 
 
 @dataclass(frozen=True, slots=True)
@@ -32,14 +54,17 @@ class Search:
         partition: where it lies.
         offset: its place there.
         read: how many records were looked at.
-        others: the answers to other look-ups with the same request id, in the order in which they were logged.
+        others: the answers to other look-ups with the same request id, in the order in which they were logged;
+            `MOST_OTHERS` of them at most.
+        unnamed: how many more there are; where they are so many, one that was logged twice counts as two.
     """
 
     answer: LoggedAnswer | None
     partition: int = 0
     offset: int = 0
     read: int = 0
-    others: tuple[LoggedAnswer, ...] = ()
+    others: tuple[Other, ...] = ()
+    unnamed: int = 0
 
 
 def find_answer(
@@ -99,8 +124,7 @@ def _scan(
     # The contract's ids hold nothing that JSON's encoders write differently, so most records need not be decoded.
     needle = json.dumps(request_id, ensure_ascii=False).encode(errors="surrogateescape")
     read, heard = 0, time.monotonic()
-    # By event: a look-up that is sent again may be logged again, under the same event's id.
-    found: dict[str, tuple[tuple[int, int, int], LoggedAnswer]] = {}
+    found = _Found()
     while any(consumer.position(one) < ends[one] for one in partitions):
         for records in consumer.poll(timeout_ms=500, max_records=5_000).values():
             heard = time.monotonic()
@@ -111,15 +135,49 @@ def _scan(
                 if record.value is not None and needle in record.value:
                     answer = _read(record)
                     if answer and answer.request_id == request_id and anchor in (None, answer.anchor):
-                        event_id, place = _event_id(record), (record.timestamp, record.partition, record.offset)
-                        if event_id not in found or place < found[event_id][0]:
-                            found[event_id] = place, answer
+                        found.add(_event_id(record), (record.timestamp, record.partition, record.offset), answer)
         if time.monotonic() - heard > _PATIENCE_S:
             raise Unavailable("broker", f"it gives nothing more of {LOOKUPS.name}")
-    if not found:
+    if found.first is None:
         return Search(None, read=read)
-    ((_, partition, offset), first), *rest = sorted(found.values(), key=lambda one: one[0])
-    return Search(first, partition, offset, read, tuple(answer for _, answer in rest))
+    (_, partition, offset), event_id, answer = found.first
+    others = found.others_than(event_id)
+    return Search(answer, partition, offset, read, others, found.number() - 1 - len(others))
+
+
+@dataclass(slots=True)
+class _Found:
+    """The answers that were found so far: the first of them, and little of a bounded number of others.
+
+    Attributes:
+        first: the place of the one that was logged first, its event's id, and all of it.
+        told: by their events' ids, as a look-up that is sent again may be logged again, under the same one.
+        untold: how many were found beyond those.
+    """
+
+    first: tuple[_Place, str, LoggedAnswer] | None = None
+    told: dict[str, tuple[_Place, Other]] = field(default_factory=dict)
+    untold: int = 0
+
+    def add(self, event_id: str, place: _Place, answer: LoggedAnswer) -> None:
+        """Take note of one."""
+        if self.first is None or place < self.first[0]:
+            self.first = place, event_id, answer
+        if event_id in self.told or len(self.told) <= MOST_OTHERS:  # the first is among them, mostly
+            known = self.told.get(event_id)
+            if known is None or place < known[0]:
+                self.told[event_id] = place, Other(answer.anchor, answer.surface, answer.ranking, answer.at_ms)
+        else:
+            self.untold += 1
+
+    def number(self) -> int:
+        """How many there are."""
+        return len(self.told) + self.untold
+
+    def others_than(self, event_id: str) -> tuple[Other, ...]:
+        """Those of other events, in the order in which they were logged."""
+        known = sorted((place, other) for name, (place, other) in self.told.items() if name != event_id)
+        return tuple(other for _, other in known[:MOST_OTHERS])
 
 
 def _event_id(record: Any) -> str:

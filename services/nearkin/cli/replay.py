@@ -3,7 +3,6 @@
 import json
 import re
 import time
-from collections.abc import Sequence
 from dataclasses import asdict
 from datetime import UTC, datetime
 from pathlib import Path
@@ -18,10 +17,11 @@ from nearkin.contracts.topics import DAY_MS, LOOKUPS
 from nearkin.core.retrieval import Ranking
 
 if TYPE_CHECKING:
+    from nearkin.cli.find_answer import Search
     from nearkin.core.answer import LoggedAnswer
     from nearkin.ops.settings import Settings
 
-#: So many of the other items that were looked up under the same request id are named; --json names all.
+#: So many of the other items that were looked up under the same request id are named; --json names more.
 _NAMED = 5
 
 _UNITS_MS = {"s": 1_000, "m": 60_000, "h": 3_600_000, "d": DAY_MS}
@@ -73,9 +73,10 @@ def replay(request_id: str, age_ms: int, anchor: str | None, as_json: bool, data
             {"anchor": one.anchor, "surface": one.surface, "ranking": one.ranking, "answered_at": _time(one.at_ms)}
             for one in found.others
         ]
-        click.echo(json.dumps(said | {"partition": found.partition, "offset": found.offset, "others": others}))
+        where = {"partition": found.partition, "offset": found.offset}
+        click.echo(json.dumps(said | where | {"others": others, "others_not_named": found.unnamed}))
     else:
-        _show(found.answer, parts, f"{LOOKUPS.name}[{found.partition}] offset {found.offset}", found.others)
+        _show(found.answer, parts, f"{LOOKUPS.name}[{found.partition}] offset {found.offset}", _beside(found))
 
 
 def _why_not(request_id: str, anchor: str | None, since_ms: int, read: int, settings: "Settings") -> str:
@@ -140,7 +141,7 @@ def _told(answer: "LoggedAnswer", parts: list[dict[str, float]]) -> dict[str, An
     return told
 
 
-def _show(answer: "LoggedAnswer", parts: list[dict[str, float]], origin: str, others: "Sequence[LoggedAnswer]") -> None:
+def _show(answer: "LoggedAnswer", parts: list[dict[str, float]], origin: str, beside: str) -> None:
     from nearkin.client.lookup import Moved, Neighbour, Source
 
     console = terminal()
@@ -153,8 +154,8 @@ def _show(answer: "LoggedAnswer", parts: list[dict[str, float]], origin: str, ot
     context += [f"market {answer.market!r}"] if answer.market else []
     say(f"request {answer.request_id!r}: {answer.k} neighbours of {anchor}{''.join(f', {one}' for one in context)}")
     say(f"answered {_time(answer.at_ms)} with {len(answer.positions)}")
-    if others:
-        say(_beside(answer, others), style="yellow")
+    if beside:
+        say(beside, style="yellow")
     if answer.degraded:
         say(f"answered without: {', '.join(answer.degraded)}", style="yellow")
     neighbours = [
@@ -181,13 +182,19 @@ def _show(answer: "LoggedAnswer", parts: list[dict[str, float]], origin: str, ot
     say(f"from {origin}; such an answer is logged with probability {answer.log_rate:g}", style="dim")
 
 
-def _beside(answer: "LoggedAnswer", others: "Sequence[LoggedAnswer]") -> str:
-    """That other look-ups had the same request id, and how their answers are shown."""
-    said = f"{len(others) + 1} answers have this request id, and this one was given first; --json names the others"
-    anchors = [one for one in dict.fromkeys(other.anchor for other in others) if one not in (None, answer.anchor)]
+def _beside(found: "Search") -> str:
+    """That other look-ups had the same request id, and how their answers are shown; nothing where none had."""
+    if not found.others or found.answer is None:
+        return ""
+    number = 1 + len(found.others) + found.unnamed
+    named = f"{len(found.others)} of the others" if found.unnamed else "the others"
+    said = f"{number} answers have this request id, and this one was given first; --json names {named}"
+    shown = found.answer.anchor
+    anchors = [one for one in dict.fromkeys(other.anchor for other in found.others) if one not in (None, shown)]
     if not anchors:
         return said
-    more = f" and {len(anchors) - _NAMED} more" if len(anchors) > _NAMED else ""
+    least = "at least " if found.unnamed else ""
+    more = f" and {least}{len(anchors) - _NAMED} more" if len(anchors) > _NAMED else ""
     return f"{said}, and --anchor shows that of another item: {', '.join(map(repr, anchors[:_NAMED]))}{more}"
 
 
