@@ -120,6 +120,23 @@ class TestClamps:
         assert decided(Admission(100, 2), *events) == [COUNTS, REPEATED, COUNTS, REPEATED, CLAMPED]
 
 
+class TestRefusals:
+    def test_what_is_refused_leaves_its_id_and_may_be_done_under_another(self) -> None:
+        admission = Admission(100, 1)
+        admission.admit(0, click("1"), refused=True)
+        assert [admission.admit(1, click("2")), admission.admit(2, click("1"))] == [COUNTS, REPEATED]
+
+    def test_what_the_window_has_left_and_what_never_came_is_nothing_to_take_back(self) -> None:
+        admission = Admission(3, 1)
+        for offset in (0, 4, 6):
+            admission.admit(offset, click(str(offset), item=str(offset)))
+        for offset in (0, 5, 7, 4, 4):
+            admission.take_back(offset)
+        assert [admission.admit(offset, click(str(offset), item=item)) for offset, item in ((7, "4"), (8, "6"))] == [
+            *(COUNTS, CLAMPED)
+        ]
+
+
 events = st.one_of(
     st.builds(
         click,
@@ -157,6 +174,20 @@ def test_whoever_reads_the_window_first_decides_as_one_who_was_there_all_the_tim
             assert refilled.admit(offset, event) is verdicts[place]
         elif begin < len(log) and offset >= log[begin][0] - window:
             refilled.admit(offset, event)
+
+
+@given(logs, windows, clamps, st.data())
+def test_what_is_taken_back_is_as_if_it_had_been_refused_when_it_came(
+    log: list, window: int, clamp: int, data: st.DataObject
+) -> None:
+    refusing, taking_back = Admission(window, clamp), Admission(window, clamp)
+    for offset, event in log:
+        refused = data.draw(st.booleans())
+        verdicts = refusing.admit(offset, event, refused=refused), taking_back.admit(offset, event)
+        if refused:
+            taking_back.take_back(offset)
+        else:
+            assert verdicts[0] is verdicts[1]
 
 
 def key_of(event: Impressions | Interaction | Visit) -> tuple[object, ...]:

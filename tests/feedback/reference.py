@@ -101,7 +101,8 @@ def recount(
         except InvalidEvent:
             sums.refused.add((*place, record.offset))
             continue
-        # What its own record's time refuses is not remembered; by the stream's time an event is late beside others.
+        # What its own record's time refuses is not remembered. By the stream's time one is late beside others: then its
+        # id is remembered, and not what it did.
         now_ms = record.timestamp_ms
         late = clock == "wall" and event.occurred_at < now_ms - MAX_LATENESS_MS
         if late or event.occurred_at > now_ms + MAX_AHEAD_MS:
@@ -112,13 +113,14 @@ def recount(
         most = 1 if isinstance(event, Interaction) and event.action.value in COMPLAINTS else clamp
         clamped = event.user is not None and sum(at >= record.offset - window for at in done) >= most
         ids[event.event_id] = record.offset
-        done.append(record.offset)
         if clock == "stream":
             times[place].append((record.offset, event.occurred_at))
             now_ms = max(at for offset, at in times[place] if offset >= record.offset - window)
         if event.occurred_at < now_ms - MAX_LATENESS_MS:
             sums.refused.add((*place, record.offset))
-        elif repeated:
+            continue
+        done.append(record.offset)
+        if repeated:
             sums.repeated += 1
         elif clamped:
             sums.clamped += 1

@@ -10,6 +10,7 @@ import pytest
 from feedback.feedback_stage import EVIDENCE, ITEMS, USERS, as_sent, make_events
 from feedback.reference import find_differences, recount
 from nearkin.contracts.topics import FEEDBACK, VISITS
+from nearkin.core.admission import Verdict
 from nearkin.core.counting import Counting
 from nearkin.core.evidence import DAY_MS, Source
 from nearkin.feedback import partition as module
@@ -36,7 +37,7 @@ def begin(guards=(0,) * SHARDS, position=0, rules=RULES):
 def continued(log, guards, rules=RULES):
     position = min(guards)
     partition = begin(guards, position, rules)
-    for record in log[max(0, position - rules.window) : position]:
+    for record in log[max(0, position - rules.reach) : position]:
         partition.see(record)
     return partition
 
@@ -240,6 +241,8 @@ def test_a_record_that_claims_to_be_from_the_future_takes_no_event_with_it(of_th
 
     (refused,) = partition.refused
     assert refused.error.reason == reason
+    if reason == "too_late":  # by its own stamp
+        assert "the clock of its record (the producer's or the broker's) is ahead" in refused.error.remedy
     assert not partition.waiting
 
 
@@ -248,17 +251,18 @@ OF_THE_WALL, OF_THE_STREAM = RULES, Rules(EVIDENCE.half_life_ms, window=40, clam
 
 
 @pytest.mark.parametrize(
-    ("reason", "rules", "occurred_at", "stamped"),
+    ("reason", "rules", "age", "stamped"),
     [
-        ("in_future", OF_THE_WALL, NOW + HOUR, NOW),
-        ("in_future", OF_THE_STREAM, NOW + HOUR, NOW),
-        ("too_late", OF_THE_WALL, NOW - 40 * DAY_MS, NOW),
-        ("no_time", OF_THE_WALL, NOW, 0),
-        ("no_time", OF_THE_STREAM, NOW, -1),
+        ("in_future", OF_THE_WALL, -HOUR, None),
+        ("in_future", OF_THE_STREAM, -HOUR, None),
+        ("too_late", OF_THE_WALL, 40 * DAY_MS, None),
+        ("no_time", OF_THE_WALL, 0, 0),
+        ("no_time", OF_THE_STREAM, 0, -1),
     ],
 )
-def test_what_its_records_time_refuses_counts_once_it_comes_again_mended(reason, rules, occurred_at, stamped):
-    first, again, repeated = log_of([click(0, occurred_at=occurred_at), click(0), click(0)])
+def test_what_its_records_time_refuses_counts_once_it_comes_again_mended(reason, rules, age, stamped):
+    stamped = NOW if stamped is None else stamped
+    first, again, repeated = log_of([click(0, occurred_at=NOW - age), click(0), click(0)])
     there_all_the_time, successor = begin(rules=rules), begin(position=1, rules=rules)
     there_all_the_time.take(first._replace(timestamp_ms=stamped))
     successor.see(first._replace(timestamp_ms=stamped))
@@ -288,6 +292,99 @@ def test_one_that_only_an_earlier_reader_holds_to_be_early_is_remembered_by_ever
     assert "under a new event_id" in refused.error.remedy
     assert not now.waiting
     assert [each.record.offset for each in later.waiting] == [0]
+
+
+def report(number, **fields):
+    return click(number, action="report", user=USERS[0], **fields)
+
+
+def test_a_complaint_that_only_an_earlier_reader_holds_to_be_early_counts_after_the_window_and_is_told_so():
+    clicks = [click(number) for number in range(2, 43)]
+    log = log_of([report(0, occurred_at=NOW + HOUR), report(1), *clicks, report(43)])
+    log[0] = log[0]._replace(timestamp_ms=NOW + HOUR)
+    now, later = begin(), Partition((FEEDBACK.name, 0), SOURCE, (0,) * SHARDS, 0, RULES, lambda: NOW + HOUR)
+
+    for record in log:
+        now.take(record)
+        later.take(record)
+
+    (refused,) = now.refused
+    assert refused.error.reason == "in_future"
+    assert "under a new event_id" in refused.error.remedy
+    assert "counts only after NEARKIN_FEEDBACK_WINDOW offsets" in refused.error.remedy
+    for partition, counted in ((now, {43}), (later, {0, 43})):
+        assert {each.record.offset for each in partition.waiting} - {*range(2, 43)} == counted
+        assert partition.outcomes == {Verdict.CLAMPED: 1}
+
+
+@pytest.mark.parametrize("fields", [{}, {"user": USERS[0]}, {"action": "report"}])
+def test_nothing_is_told_of_the_window_where_it_does_not_bar_what_comes_again(fields):
+    partition = begin()
+    first, again = log_of([click(0, occurred_at=NOW + HOUR, **fields), click(1, **fields)])
+    partition.take(first._replace(timestamp_ms=NOW + HOUR))
+    partition.take(again)
+
+    (refused,) = partition.refused
+    assert "WINDOW" not in refused.error.remedy
+    assert [each.record.offset for each in partition.waiting] == [1]
+
+
+@pytest.mark.parametrize(
+    ("reason", "rules", "age"),
+    [("too_late", OF_THE_STREAM, 40 * DAY_MS), ("internal", OF_THE_WALL, 0), ("internal", OF_THE_STREAM, 0)],
+)
+def test_a_complaint_that_was_refused_counts_under_a_new_id(reason, rules, age, monkeypatch):
+    counted = module.count
+
+    def fails(event, tallies, by):
+        if reason == "internal" and event.event_id == "click-1":
+            raise ZeroDivisionError
+        counted(event, tallies, by)
+
+    monkeypatch.setattr(module, "count", fails)
+    log = log_of([click(0), report(1, occurred_at=NOW - age), report(2), report(3), report(1)])
+    partition = begin(rules=rules)
+    for record in log[:2]:
+        partition.take(record)
+    partition.batches(BY)
+    for record in log[2:]:
+        partition.take(record)
+
+    (refused,) = partition.refused
+    assert (refused.record.offset, refused.error.reason) == (1, reason)
+    assert "under a new event_id" in refused.error.remedy
+    assert [each.record.offset for each in partition.waiting] == [0, 2]
+    assert partition.outcomes == {Verdict.CLAMPED: 1, Verdict.REPEATED: 1}
+
+
+@pytest.mark.parametrize("seed", range(3))
+def test_by_the_streams_own_time_who_begins_later_decides_as_one_who_was_there_all_the_time(seed):
+    draw = random.Random(seed)
+    rules = Rules(EVIDENCE.half_life_ms, window=10, clamp=2, clock="stream")
+    log = log_of(
+        click(
+            draw.choice([number, number, number - 3]),
+            action=draw.choice(["report", "click"]),
+            user=draw.choice(USERS[:3]),
+            occurred_at=NOW - draw.randrange(60) * DAY_MS,
+        )
+        for number in range(300)
+    )
+    there_all_the_time = begin(rules=rules)
+    for record in log:
+        there_all_the_time.take(record)
+    counted = [each.record.offset for each in there_all_the_time.waiting]
+
+    for position in range(len(log)):
+        successor = continued(log, (position,) * SHARDS, rules)
+        for record in log[position : position + 30]:
+            successor.take(record)
+        here = [offset for offset in counted if position <= offset < position + 30]
+        assert [each.record.offset for each in successor.waiting] == here
+    wanted = recount(log, NOW, window=10, clamp=2, half_life_ms=EVIDENCE.half_life_ms, clock="stream")
+    assert {each.record.offset for each in there_all_the_time.refused} == {offset for *_, offset in wanted.refused}
+    assert there_all_the_time.outcomes == {Verdict.REPEATED: wanted.repeated, Verdict.CLAMPED: wanted.clamped}
+    assert min(len(counted), len(wanted.refused), wanted.repeated, wanted.clamped) > 10
 
 
 def test_one_that_is_late_by_the_streams_own_time_is_told_to_come_under_a_new_id():

@@ -14,12 +14,16 @@ one event twice. Whoever is not named cannot be told apart, and is not clamped.
 *Complaints.* What a person holds against a pair (`COMPLAINTS`) counts once within the window, whatever the clamp: it is
 no truer for being said again, and few of them hide a pair from everybody.
 
+*Refusals.* Of an event that is refused though its id is known, the id is remembered and not what it says was done: its
+person may say that again, under another id, and has not said it yet.
+
 So one person's actions of a kind with a pair are bounded by the clamp. Exposures and co-visits of a pair are bounded
 for each slate and each basket that holds it, and by the window where they all differ: whoever comes back often is shown
 the same pair in many slates, and if those did not count while their clicks did, the pair would look better than it is.
 """
 
 from array import array
+from bisect import bisect_left
 from enum import Enum
 from hashlib import blake2b
 
@@ -69,7 +73,7 @@ class Admission:
         self._seen: dict[int, int] = {}
         self._done: dict[int, int] = {}
 
-    def admit(self, offset: int, event: Impressions | Interaction | Visit) -> Verdict:
+    def admit(self, offset: int, event: Impressions | Interaction | Visit, *, refused: bool = False) -> Verdict:
         """Decide of the next event of the partition, and remember it.
 
         To refill, call it with what the `window` offsets before the first event hold, and ignore the answers.
@@ -78,6 +82,7 @@ class Admission:
             offset: where the event stands, after the one before.
             event: what keeps its contract, and nothing that only some readers hold to be timely is left out: what is
                 remembered must not depend on when it is read.
+            refused: whether it is known not to count, whoever reads it: its id alone is remembered.
 
         Raises:
             ValueError: the offset is not after the one before.
@@ -85,7 +90,7 @@ class Admission:
         if self._end > self._begin and offset <= self._offsets[(self._end - 1) % self._size]:
             raise ValueError(f"offset {offset} does not come after the one before")
         self._forget(offset - self.window)
-        event_id, deed = _hash(event.event_id), _deed(event)
+        event_id, deed = _hash(event.event_id), _NOBODY if refused else _deed(event)
         if event_id in self._seen:
             verdict = Verdict.REPEATED
         elif deed != _NOBODY and self._done.get(deed, 0) >= self._most(event):
@@ -100,9 +105,22 @@ class Admission:
             self._done[deed] = self._done.get(deed, 0) + 1
         return verdict
 
+    def take_back(self, offset: int) -> None:
+        """Remember of an event its id alone, as it turned out not to count; one that the window has left is forgotten.
+
+        Args:
+            offset: where it stands.
+        """
+        held = range(self._begin, self._end)
+        at = bisect_left(held, offset, key=lambda number: self._offsets[number % self._size])
+        place = (self._begin + at) % self._size
+        if at < len(held) and self._offsets[place] == offset and self._deeds[place] != _NOBODY:
+            _take_one(self._done, self._deeds[place])
+            self._deeds[place] = _NOBODY
+
     def _most(self, event: Impressions | Interaction | Visit) -> int:
         """How often a person may do what the event says."""
-        return 1 if isinstance(event, Interaction) and event.action in COMPLAINTS else self.clamp
+        return 1 if is_complaint(event) else self.clamp
 
     def _forget(self, before: int) -> None:
         """Forget what stands at offsets before one."""
@@ -114,6 +132,11 @@ class Admission:
             if self._deeds[place] != _NOBODY:
                 _take_one(self._done, self._deeds[place])
             self._begin += 1
+
+
+def is_complaint(event: Impressions | Interaction | Visit) -> bool:
+    """Whether an event is what its person needs to do once."""
+    return isinstance(event, Interaction) and event.action in COMPLAINTS
 
 
 def _take_one(counts: dict[int, int], key: int) -> None:

@@ -245,7 +245,7 @@ class ApplyFeedback:
         position = max(first, found.begin)
         partition = Partition(place, source, guards, position, self._rules, lambda: int(self._now() * 1000))
         try:
-            async for records in self._logs.read(place, max(found.begin, position - self._rules.window), position):
+            async for records in self._logs.read(place, max(found.begin, position - self._rules.reach), position):
                 for record in records:
                     partition.see(record)
                 await asyncio.sleep(0)

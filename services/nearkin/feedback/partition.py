@@ -5,9 +5,15 @@ offsets before its own, and from the time of its record. So a worker that begins
 the place of another one, first reads so many offsets back (`see`), and then decides as the one before it would have.
 
 What its own record's time refuses, whoever reads it and whenever, is not remembered: it may come again under its id.
-There is one exception to all this: a record that claims to be from the future is held to be from now. Its event may be
-refused as too early by one worker and, later, be admitted by another, so its id is remembered by both. So is that of an
-event which is too late by the stream's own time, as that time hangs on such records.
+That is an event of more than 30 days before that time, be the record from the future or not, one that is ahead of it,
+and one whose record has no time. There is one exception to all this: where a record claims to be from the future, its
+event may be too early by now as well. One worker refuses it then and another, later, admits it, so both remember its id
+and what it did; a complaint that comes again under a new id counts only after the window.
+
+Of what is too late by the stream's own time the id alone is remembered, as that time hangs on such records: what it did
+may be done under a new one. Whether it is late follows from the window before it, so by that clock two windows are read
+back. The same is done with what fails as nobody foresaw, but the log does not say that it did: a worker that begins
+later takes it for done.
 """
 
 from collections import Counter, deque
@@ -19,7 +25,7 @@ from nearkin.contracts import limits
 from nearkin.contracts.feedback import decode_feedback, decode_visit, require_timely
 from nearkin.contracts.topics import FEEDBACK, VISITS
 from nearkin.contracts.wire import refused
-from nearkin.core.admission import Admission, Verdict
+from nearkin.core.admission import Admission, Verdict, is_complaint
 from nearkin.core.counting import Counting, count, most_pairs_of
 from nearkin.core.errors import InvalidEvent
 from nearkin.core.evidence import Effect, Outcome, ShardBatch, Source, Tally
@@ -54,6 +60,11 @@ class Rules:
     window: int
     clamp: int
     clock: Literal["wall", "stream"] = "wall"
+
+    @property
+    def reach(self) -> int:
+        """How many offsets before its own position whoever begins there has to see."""
+        return 2 * self.window if self.clock == "stream" else self.window
 
 
 class Waiting(NamedTuple):
@@ -111,8 +122,7 @@ class Partition:
             self._require_timely_by_record(event, record.timestamp_ms)
         except Exception:  # it was refused in its time, for whatever reason
             return
-        self._admission.admit(record.offset, event)
-        self._newest.see(record.offset, event.occurred_at, self._wall(record))
+        self._remember(record, event)
 
     def take(self, record: Record) -> None:
         """Take the record at `position`, or the first after it where the log has none there.
@@ -124,10 +134,8 @@ class Partition:
         try:
             event = self._decode(record.key, record.value)
             self._require_timely_by_record(event, record.timestamp_ms)
-            verdict = self._admission.admit(offset, event)
-            wall = self._wall(record)
-            newest = self._newest.see(offset, event.occurred_at, wall)
-            _require_timely_now(event, newest if self._rules.clock == "stream" else wall)
+            verdict, now_ms = self._remember(record, event)
+            _require_timely_now(event, now_ms)
         except InvalidEvent as error:
             self.refused.append(Rejected(record, error))
         except Exception as error:  # one event must not stop the partition
@@ -155,6 +163,7 @@ class Partition:
             failures += 1
             most_fail = 2 * failures > len(self.waiting)
             self.refused.append(unforeseen(failed[0].record, failed[1], failures if most_fail else 1))
+            self._admission.take_back(failed[0].record.offset)
             self.waiting = [each for each in self.waiting if each is not failed[0]]
 
     def settle(self, outcomes: Sequence[tuple[ShardBatch, Outcome]]) -> list[Waiting] | None:
@@ -222,10 +231,20 @@ class Partition:
             if tally is not None and tally.newest_ms
         ], None
 
+    def _remember(self, record: Record, event: FeedbackEvent) -> tuple[Verdict, int]:
+        """Remember an event whose own record does not refuse it: whether it is a repeat or done too often, and now."""
+        wall = self._wall(record)
+        newest = self._newest.see(record.offset, event.occurred_at, wall)
+        now_ms = newest if self._rules.clock == "stream" else wall
+        # By the wall's time its record would have refused it.
+        late = event.occurred_at < now_ms - limits.MAX_LATENESS_MS
+        return self._admission.admit(record.offset, event, refused=late), now_ms
+
     def _require_timely_by_record(self, event: FeedbackEvent, stamped_ms: int) -> None:
         """Refuse what every worker refuses, as nothing decides about it but the event and its record's time.
 
-        By the stream's own time an event is late beside others, which say nothing here.
+        By the stream's own time an event is late beside others, which say nothing here. By the wall's it must not lie
+        too long before the time of its record, which is taken as it is, also where it is in the future.
 
         Raises:
             InvalidEvent: the record has no time, or the event is too late or in the future by it.
@@ -233,10 +252,16 @@ class Partition:
         if stamped_ms <= 0:
             raise refused("no_time", "", "its record has no time")
         on_time = self._rules.clock == "stream" and event.occurred_at < stamped_ms
-        require_timely(event, event.occurred_at if on_time else stamped_ms)
+        try:
+            require_timely(event, event.occurred_at if on_time else stamped_ms)
+        except InvalidEvent as error:
+            if error.reason != "too_late":
+                raise
+            more = "if it was, the clock of its record (the producer's or the broker's) is ahead"
+            raise _with_more(error, more) from None
 
     def _wall(self, record: Record) -> int:
-        """The record's own time, which is the same whenever it is read; now, where it claims to be from the future."""
+        """By what an event is early: its record's own time, which is the same whenever it is read, and at most now."""
         return min(record.timestamp_ms, self._now_ms())
 
 
@@ -293,8 +318,16 @@ def _require_timely_now(event: FeedbackEvent, now_ms: int) -> None:
     try:
         require_timely(event, now_ms)
     except InvalidEvent as error:
-        remedy = f"{error.remedy}; send it under a new event_id, as this one is taken for one that came"
-        raise InvalidEvent(error.problem, remedy=remedy, field=error.field, reason=error.reason) from None
+        more = "send it under a new event_id, as this one is taken for one that came"
+        if error.reason == "in_future" and is_complaint(event) and event.user is not None:
+            more += " (and the complaint for made: it counts only after NEARKIN_FEEDBACK_WINDOW offsets without it)"
+        raise _with_more(error, more) from None
+
+
+def _with_more(error: InvalidEvent, more: str) -> InvalidEvent:
+    """The same refusal with more in its remedy."""
+    remedy = f"{error.remedy}; {more}"
+    return InvalidEvent(error.problem, remedy=remedy, field=error.field, reason=error.reason)
 
 
 def is_unexposed(event: FeedbackEvent) -> bool:
