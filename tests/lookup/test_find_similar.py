@@ -398,24 +398,29 @@ async def test_an_answer_never_holds_the_anchor_a_hidden_or_deleted_item_or_an_i
         assert len(found) == min(k, len(admitted))
 
 
-async def test_evidence_has_its_budget_once_for_each_portion_of_anchors_and_for_its_share_of_the_deadline():
-    class Recorded(Engine):
-        async def ask(self, call, budget_s):
-            budgets.append(budget_s)
-            return await super().ask(call, budget_s)
+class Recorded(Engine):
+    """An engine that keeps how long each question to it might take."""
 
-    budgets: list[float] = []
+    def __init__(self, *arguments, **options):
+        super().__init__(*arguments, **options)
+        self.budgets: list[float] = []
+
+    async def ask(self, call, budget_s):
+        self.budgets.append(budget_s)
+        return await super().ask(call, budget_s)
+
+
+async def test_evidence_has_its_budget_once_for_each_portion_of_anchors_and_for_its_share_of_the_deadline():
     metrics = Metrics(CollectorRegistry())
     index = await index_of(*MUGS)
-    find_similar = finder(
-        index, Engine("index", metrics), Recorded("evidence", metrics), MemoryEvidence(EvidenceRules())
-    )
+    remembered = Recorded("evidence", metrics)
+    find_similar = finder(index, Engine("index", metrics), remembered, MemoryEvidence(EvidenceRules()))
     many = [SimilarTo(f"mug-{n}") for n in range(2 * ANCHORS_PER_CALL + 1)]
     for lookups, allowed_s, most in (([SimilarTo("mug-1")], 10.0, 1.0), (many, 60.0, 3.0), (many, 5.0, 1.5)):
-        budgets.clear()
+        remembered.budgets.clear()
         await find_similar(lookups, allowed_s)
-        assert budgets[0] == pytest.approx(most)
-        assert all(later < most for later in budgets[1:]), "what the pairs took is gone"
+        assert remembered.budgets[0] == pytest.approx(most)
+        assert all(later < most for later in remembered.budgets[1:]), "what the pairs took is gone"
 
 
 async def test_other_work_goes_on_between_the_answers_of_a_batch():
@@ -434,12 +439,6 @@ async def test_other_work_goes_on_between_the_answers_of_a_batch():
 
 
 async def test_an_index_that_answers_nobody_is_known_as_one_before_the_deadline_is_over():
-    class Recorded(Engine):
-        async def ask(self, call, budget_s):
-            budgets.append(budget_s)
-            return await super().ask(call, budget_s)
-
-    budgets: list[float] = []
     metrics = Metrics(CollectorRegistry())
     items = Recorded("index", metrics, failures=2, floor_s=0.01)
     index = await index_of(*MUGS)
@@ -449,7 +448,7 @@ async def test_an_index_that_answers_nobody_is_known_as_one_before_the_deadline_
     for _ in range(2):
         with pytest.raises(DeadlineExceeded):
             await find_similar(by_content, 0.05)
-    assert all(one < 0.96 * 0.05 for one in budgets)
+    assert all(one < 0.96 * 0.05 for one in items.budgets)
     searched = len(index.searched)
     with pytest.raises(Unavailable):
         await find_similar(by_content, 10.0)

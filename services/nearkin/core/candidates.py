@@ -1,10 +1,10 @@
 """The candidates of one look-up before they are ranked: who named each of them, and all that is known to rank it by."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from enum import StrEnum
 from itertools import count
-from typing import NamedTuple, overload
+from typing import NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -39,7 +39,7 @@ class Source(NamedTuple):
 Named = Mapping[CandidateSource, Mapping[str, float]]
 
 
-class SourcesOf(Sequence[tuple[Source, ...]]):
+class SourcesOf:
     """Who named each candidate, told when asked: of some 250 candidates, a look-up wants to know it of ten.
 
     Args:
@@ -51,22 +51,16 @@ class SourcesOf(Sequence[tuple[Source, ...]]):
         self._ids, self._named = ids, named
         self._ranks: Mapping[CandidateSource, Mapping[str, int]] | None = None
 
-    def __len__(self) -> int:
-        return len(self._ids)
+    def __iter__(self) -> Iterator[tuple[Source, ...]]:
+        return map(self.__getitem__, range(len(self._ids)))
 
     def has(self, row: int, name: CandidateSource) -> bool:
         """Whether a source named a candidate."""
         return self._ids[row] in self._named.get(name, ())
 
-    @overload
-    def __getitem__(self, row: int) -> tuple[Source, ...]: ...
-    @overload
-    def __getitem__(self, row: slice) -> list[tuple[Source, ...]]: ...
-    def __getitem__(self, row: int | slice) -> tuple[Source, ...] | list[tuple[Source, ...]]:
+    def __getitem__(self, row: int) -> tuple[Source, ...]:
         if self._ranks is None:
             self._ranks = {name: dict(zip(listed, count(1), strict=False)) for name, listed in self._named.items()}
-        if isinstance(row, slice):
-            return [self[one] for one in range(*row.indices(len(self)))]
         item_id = self._ids[row]
         return tuple(
             [

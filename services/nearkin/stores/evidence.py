@@ -317,21 +317,18 @@ def _guard_field(source: Source) -> str:
 
 def _guards(fields: Mapping[bytes, bytes]) -> dict[Source, int]:
     """The guards among the fields of a shard."""
-    guards = {}
-    for name, value in fields.items():
-        topic_id, colon, partition = name.decode().rpartition(":")
-        if colon:
-            guards[Source(topic_id, int(partition))] = int(value)
-    return guards
+    return {_source(name): int(value) for name, value in fields.items() if b":" in name}
 
 
 def _standstills(fields: Mapping[bytes, bytes]) -> dict[Source, Standstill]:
     """What is noted of former sources."""
-    noted = {}
-    for name, value in fields.items():
-        topic_id, _, partition = name.decode().rpartition(":")
-        noted[Source(topic_id, int(partition))] = Standstill(*map(int, value.split(b":")))
-    return noted
+    return {_source(name): Standstill(*map(int, value.split(b":"))) for name, value in fields.items()}
+
+
+def _source(field: bytes) -> Source:
+    """The source that `_guard_field` names."""
+    topic_id, _, partition = field.decode().rpartition(":")
+    return Source(topic_id, int(partition))
 
 
 def _pack(counts: Sequence[float]) -> bytes:

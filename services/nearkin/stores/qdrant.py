@@ -346,7 +346,7 @@ class QdrantCollection:
         """The stored vectors that searches by id ask for, where there are any."""
         ids = list({search.query for search in searches.values() if isinstance(search.query, str)})
         every = wire.WithVectorsSelector(enable=True)
-        points = await self._get(_points_of(ids), wire.WithPayloadSelector(enable=False), every)
+        points = await self._get(_points_of(ids), messages.NO_FIELD, every)
         vectors = {point.id.uuid: point.vectors.vectors.vectors for point in points}
         inputs = {}
         for at, search in searches.items():

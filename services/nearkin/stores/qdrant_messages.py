@@ -24,7 +24,7 @@ FACTS_FIELD = wire.WithPayloadSelector(include=wire.PayloadIncludeSelector(field
 #: So few hits carry their facts at once: to ask for those of a new item alone would take longer.
 FEW = 16
 
-#: What a hit of many carries: its point's version says the rest.
+#: What a hit of many carries, as its point's version says the rest; and what is read where vectors are wanted.
 NO_FIELD = wire.WithPayloadSelector(enable=False)
 
 #: What a read carries: the whole item is one field.
