@@ -379,3 +379,9 @@ async def test_encoding_does_not_hold_up_the_event_loop(indexing):
     await indexing.another()([indexing.record(upserted(MUG, 1))])
 
     assert running.is_set()
+
+
+async def test_reading_encoding_and_writing_are_each_timed(indexing):
+    await indexing(encode_upserted("a", MUG, 1, event_id="e", occurred_at=NOW))
+
+    assert [indexing.count(f"{step}_seconds_count") for step in ("index_read", "encode", "upsert")] == [1, 1, 1]

@@ -46,3 +46,12 @@ def test_freshness_is_resolved_from_ten_milliseconds_to_ten_minutes():
     assert FRESHNESS_BUCKETS[0] <= 0.01
     assert FRESHNESS_BUCKETS[-1] == 600
     assert all(upper <= 3 * lower for lower, upper in pairwise(FRESHNESS_BUCKETS))
+
+
+def test_what_the_process_uses_is_told_under_the_names_that_dashboards_know():
+    read = Metrics(CollectorRegistry()).registry.get_sample_value
+
+    assert read("process_cpu_seconds_total") > 0
+    assert read("process_resident_memory_bytes") > 2**20
+    assert read("process_open_fds") > 0
+    assert read("python_gc_collections_total", {"generation": "0"}) is not None

@@ -88,7 +88,9 @@ class IndexItems:
                 break
             if round_:
                 await asyncio.sleep(random.uniform(0, 0.005 * round_))  # noqa: S311  # spreads two writers, hides nothing
+            began = time.perf_counter()
             held = await self._items.read(list(waiting))
+            self._metrics.index_read_seconds.observe(time.perf_counter() - began)
             for item in waiting.values():
                 item.held = held.get(item.id)
             await self._resolve(waiting.values(), vectors, rejected)
@@ -150,7 +152,11 @@ class IndexItems:
         async def write(some: list[_Item]) -> frozenset[str]:
             async with free:
                 indexed_at = int(self._now() * 1000)
-                return await self._items.write([item.write(vectors, indexed_at) for item in some])
+                writes = [item.write(vectors, indexed_at) for item in some]
+                began = time.perf_counter()
+                lost = await self._items.write(writes)
+                self._metrics.upsert_seconds.observe(time.perf_counter() - began)
+                return lost
 
         starts = range(0, len(items), self._write_batch)
         batches = (items[start : start + self._write_batch] for start in starts)

@@ -1,12 +1,21 @@
 """Every metric of every process, declared once. `python -m nearkin.ops.metrics` prints the page that documents them.
 
-A name ends in its unit. A process makes one `Metrics` on a registry of its own and passes it to what it wires, so
+A name ends in its unit. What a process uses (processor, memory, files, garbage) is told by prometheus_client's own
+collectors, under the names that every dashboard of processes knows. A process makes one `Metrics` on a registry of its own and passes it to what it wires, so
 nothing is counted at import and two processes in one test do not mix.
 """
 
 from collections.abc import Sequence
 
-from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram
+from prometheus_client import (
+    CollectorRegistry,
+    Counter,
+    Gauge,
+    GCCollector,
+    Histogram,
+    PlatformCollector,
+    ProcessCollector,
+)
 
 import nearkin
 
@@ -44,9 +53,16 @@ class Metrics:
     def __init__(self, registry: CollectorRegistry, process: str = "") -> None:
         self.registry = registry
         self.declared: list[tuple[str, str, Sequence[str], str]] = []
+        ProcessCollector(registry=registry)
+        PlatformCollector(registry=registry)
+        GCCollector(registry=registry)
 
         self.build_info = self._gauge("build_info", "Always 1; its labels say what runs.", ("version", "process"))
         self.up = self._gauge("up", "1 while the process is ready to serve, 0 while it waits for something.")
+        self.loop_lag = self._gauge(
+            "loop_lag_seconds",
+            "Time since the process's event loop last turned: below 1 s while it does, and it grows while it hangs.",
+        )
 
         self.freshness = self._histogram(
             "freshness_seconds",
@@ -93,6 +109,15 @@ class Metrics:
 
         self.encode_seconds = self._histogram("encode_seconds", "Time of one call to the encoder.", (), LATENCY_BUCKETS)
         self.encoded_items = self._histogram("encoded_items", "Contents in one call to the encoder.", (), SIZE_BUCKETS)
+        self.index_read_seconds = self._histogram(
+            "index_read_seconds", "Time of reading what the index holds of a batch's items.", (), LATENCY_BUCKETS
+        )
+        self.upsert_seconds = self._histogram(
+            "upsert_seconds",
+            "Time of one write to the index, which returns when a search sees it.",
+            (),
+            LATENCY_BUCKETS,
+        )
         self.write_conflicts = self._counter(
             "write_conflicts_total", "Writes that somebody else's write preceded; read, merged and written again."
         )
@@ -161,6 +186,9 @@ class Metrics:
             "asked for where they are not remembered), rank (all look-ups of a call), total.",
             ("stage",),
             LATENCY_BUCKETS,
+        )
+        self.answers = self._counter(
+            "lookups_answered_total", "Answers by the policy of the last draw that gave them.", ("policy",)
         )
         self.degraded = self._counter(
             "lookups_degraded_total", "Answers that had to do without a part, by the part.", ("part",)
@@ -241,6 +269,9 @@ def page() -> str:
             "# Metrics",
             "",
             "Every process serves these under `/metrics` on `NEARKIN_METRICS_LISTEN`; it fills those that concern it.",
+            "What it uses itself is told under prometheus_client's own names: `process_cpu_seconds_total`,",
+            "`process_resident_memory_bytes`, `process_open_fds`, `process_start_time_seconds`, `python_gc_*`,",
+            "`python_info`.",
             "This page is made by `python -m nearkin.ops.metrics`.",
             "",
             "| name | type | labels | what it says |",
