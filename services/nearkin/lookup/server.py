@@ -171,6 +171,7 @@ class LookupService(lookup_pb2_grpc.LookupServiceServicer):
         now_ms = time.time_ns() // 1_000_000
         for answer in answers:
             if isinstance(answer, Answer):
+                self._metrics.answers.labels(answer.draw.value).inc()
                 for part in answer.degraded:
                     self._metrics.degraded.labels(part).inc()
                 self._log_answer(logged(answer, self._stream.priors_version, now_ms))
