@@ -27,8 +27,8 @@ def delete(ids: tuple[str, ...], version: int | None, data: Path | None) -> None
     """
     settings = target(data)
     version = now_ms() if version is None else version
-    require_topics(settings.kafka_bootstrap, [ITEMS])
-    with Producer(settings.kafka_bootstrap) as producer:
+    require_topics(settings.kafka_bootstrap, [ITEMS], security=settings.kafka_security)
+    with Producer(settings.kafka_bootstrap, security=settings.kafka_security) as producer:
         outcomes = [(item_id, producer.delete(item_id, version)) for item_id in ids]
         for item_id, outcome in outcomes:
             place = outcome.result()

@@ -313,7 +313,7 @@ def _record(line: "ItemLine") -> Outgoing:
 
 def _publish(settings: "Settings", records: Sequence[Outgoing]) -> None:
     outcomes = Outcomes()
-    with Producer(settings.kafka_bootstrap) as producer:
+    with Producer(settings.kafka_bootstrap, security=settings.kafka_security) as producer:
         for record in records:
             producer.send(record.key, record.value, ITEMS_BULK).add_done_callback(outcomes.take)
         producer.flush()

@@ -17,6 +17,7 @@ from nearkin.contracts.lookups import decode_answered
 from nearkin.contracts.topics import LOOKUPS
 from nearkin.core.answer import LoggedAnswer
 from nearkin.core.errors import InvalidEvent, Misconfigured, Unavailable
+from nearkin.ops.kafka_security import PLAINTEXT, KafkaSecurity
 from nearkin.ops.reach import require_broker
 
 #: So many other answers with the request id are named; of those beyond them it is only told how many there are.
@@ -68,7 +69,13 @@ class Search:
 
 
 def find_answer(
-    bootstrap: str, request_id: str, since_ms: int, *, anchor: str | None = None, timeout_s: float = 3.0
+    bootstrap: str,
+    request_id: str,
+    since_ms: int,
+    *,
+    anchor: str | None = None,
+    timeout_s: float = 3.0,
+    security: KafkaSecurity = PLAINTEXT,
 ) -> Search:
     """Look for the answer to a request.
 
@@ -78,6 +85,7 @@ def find_answer(
         since_ms: answers that were given earlier are not looked at, in milliseconds since the epoch.
         anchor: the item that was looked up, where it is known.
         timeout_s: how long the broker may take to accept a connection.
+        security: how the connection is protected.
 
     Raises:
         Unavailable: the broker does not answer.
@@ -92,6 +100,7 @@ def find_answer(
             allow_auto_create_topics=False,
             check_crcs=False,
             fetch_max_wait_ms=50,
+            **security.options(),
         )
         try:
             return _scan(consumer, _partitions(consumer, anchor), request_id, since_ms, anchor)

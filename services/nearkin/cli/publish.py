@@ -148,12 +148,15 @@ def publish(
     if on_error == "stop":
         _check(files, refusals, parser())
     settings = target(data)
-    require_topics(settings.kafka_bootstrap, SOURCES)
+    require_topics(settings.kafka_bootstrap, SOURCES, security=settings.kafka_security)
     parse = parser()
     outcomes = Outcomes()
     began = time.monotonic()
     try:
-        with Producer(settings.kafka_bootstrap) as producer, _progress(console) as progress:
+        with (
+            Producer(settings.kafka_bootstrap, security=settings.kafka_security) as producer,
+            _progress(console) as progress,
+        ):
             task = progress.add_task("publishing", total=_total_bytes(files), sent=0)
             sent = 0
             try:

@@ -62,7 +62,9 @@ def replay(request_id: str, age_ms: int, anchor: str | None, as_json: bool, data
 
     settings = target(data)
     since_ms = time.time_ns() // 1_000_000 - age_ms
-    found = find_answer(settings.kafka_bootstrap, request_id, max(0, since_ms), anchor=anchor)
+    found = find_answer(
+        settings.kafka_bootstrap, request_id, max(0, since_ms), anchor=anchor, security=settings.kafka_security
+    )
     if found.answer is None:
         click.echo(_why_not(request_id, anchor, since_ms, found.read, settings), err=True)
         raise click.exceptions.Exit(4)

@@ -18,6 +18,7 @@ from nearkin.core.errors import InvalidEvent, Misconfigured, Unavailable
 from nearkin.core.evidence import Source
 from nearkin.core.ports import EvidenceStore
 from nearkin.learning.item_to_item import Visit
+from nearkin.ops.kafka_security import PLAINTEXT, KafkaSecurity
 from nearkin.ops.read_log import Logs
 from nearkin.ops.settings import Settings
 from nearkin.stores.evidence import connect, rules_of
@@ -65,17 +66,18 @@ async def replay_visits(settings: Settings, visits: Sequence[Visit], sent: Calla
         settings: where broker and evidence are.
         visits: in time order.
         sent: told how many are on their way, now and then.
+        security: how connections to the brokers are protected.
 
     Raises:
         InvalidEvent: a visit breaks the contract; names it.
         Misconfigured: the evidence has other settings than these, or the visits were refused.
         Unavailable: a part does not answer, or the counting stands still.
     """
-    ends = await asyncio.to_thread(publish_visits, settings.kafka_bootstrap, visits, sent)
+    ends = await asyncio.to_thread(publish_visits, settings.kafka_bootstrap, visits, sent, settings.kafka_security)
     store = connect(settings, rules_of(settings))
     try:
         await store.check()
-        await until_counted(settings.kafka_bootstrap, store, ends)
+        await until_counted(settings.kafka_bootstrap, store, ends, security=settings.kafka_security)
         newest, last = await store.read_newest(), int(visits[-1].at.timestamp() * 1000)
         if newest < last:
             raise Misconfigured(
@@ -89,13 +91,16 @@ async def replay_visits(settings: Settings, visits: Sequence[Visit], sent: Calla
     await asyncio.sleep(SEEN_AFTER_S)
 
 
-def publish_visits(bootstrap: str, visits: Sequence[Visit], sent: Callable[[int], None]) -> dict[int, int]:
+def publish_visits(
+    bootstrap: str, visits: Sequence[Visit], sent: Callable[[int], None], security: KafkaSecurity = PLAINTEXT
+) -> dict[int, int]:
     """Publish visits in their order, each at its own time.
 
     Args:
         bootstrap: the brokers.
         visits: in time order.
         sent: told how many are on their way, now and then.
+        security: how connections to the brokers are protected.
 
     Returns:
         For each partition that has any of them, one more than the last one's offset.
@@ -105,7 +110,7 @@ def publish_visits(bootstrap: str, visits: Sequence[Visit], sent: Callable[[int]
         Unavailable: the broker does not take them.
     """
     clock, ends = StreamTime(), _Ends()
-    with Producer(bootstrap, clock=lambda: clock.now_ms) as producer:
+    with Producer(bootstrap, security=security, clock=lambda: clock.now_ms) as producer:
         for number, visit in enumerate(visits, 1):
             at = int(visit.at.timestamp() * 1000)
             clock.see(at)
@@ -126,7 +131,12 @@ def publish_visits(bootstrap: str, visits: Sequence[Visit], sent: Callable[[int]
 
 
 async def until_counted(
-    bootstrap: str, store: EvidenceStore, ends: dict[int, int], *, patience_s: float = PATIENCE_S
+    bootstrap: str,
+    store: EvidenceStore,
+    ends: dict[int, int],
+    *,
+    patience_s: float = PATIENCE_S,
+    security: KafkaSecurity = PLAINTEXT,
 ) -> None:
     """Wait until every shard has applied, or passed over, all that was published.
 
@@ -135,11 +145,12 @@ async def until_counted(
         store: where visits are counted.
         ends: of each partition, as `publish_visits` tells them.
         patience_s: how long nothing may move.
+        security: how connections to the brokers are protected.
 
     Raises:
         Unavailable: the counting stands still, or the broker or the store does not answer.
     """
-    described = await Logs(bootstrap).describe((VISITS.name, partition) for partition in ends)
+    described = await Logs(bootstrap, security).describe((VISITS.name, partition) for partition in ends)
     sources = {Source(log.topic_id, partition): ends[partition] for (_, partition), log in described.items()}
     behind, moved_at = None, time.monotonic()
     while behind != 0:

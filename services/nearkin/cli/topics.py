@@ -24,7 +24,14 @@ def topics() -> None:
 def apply(data: Path | None) -> None:
     """Make the topics that are missing; one that is set otherwise is told, never changed (exit code 2)."""
     settings = target(data)
-    _tell(apply_topics(settings.kafka_bootstrap, settings.items_partitions, settings.kafka_replication))
+    _tell(
+        apply_topics(
+            settings.kafka_bootstrap,
+            settings.items_partitions,
+            settings.kafka_replication,
+            security=settings.kafka_security,
+        )
+    )
 
 
 @topics.command()
@@ -32,7 +39,14 @@ def apply(data: Path | None) -> None:
 def check(data: Path | None) -> None:
     """Compare the topics with the contract and change nothing; a difference exits with 2."""
     settings = target(data)
-    _tell(check_topics(settings.kafka_bootstrap, settings.items_partitions, settings.kafka_replication))
+    _tell(
+        check_topics(
+            settings.kafka_bootstrap,
+            settings.items_partitions,
+            settings.kafka_replication,
+            security=settings.kafka_security,
+        )
+    )
 
 
 def _tell(report: TopicsReport) -> None:

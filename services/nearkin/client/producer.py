@@ -38,6 +38,7 @@ from nearkin.core.errors import InvalidEvent, Misconfigured, NearkinError, Perma
 from nearkin.core.feedback import Action, Impressions, Interaction, Shown, Visit, VisitKind
 from nearkin.core.item import Content, Offer
 from nearkin.core.pseudonym import KEY_FORM, PseudonymKey
+from nearkin.ops.kafka_security import PLAINTEXT, KafkaSecurity
 from nearkin.ops.reach import require_broker
 from nearkin.ops.settings import load_settings
 
@@ -78,9 +79,10 @@ class Producer:
         delivery_timeout_s: after so long without an acknowledgement an event's future fails.
         max_pending: how many events may wait for the broker before a call waits.
         clock: gives the time in milliseconds: that of events without one, and by which feedback is late or early.
+        security: how the connection is protected: TLS, a user with a password, both or neither.
         pseudonym_key: makes pseudonyms of users: `<key id>:<64 hex digits>`; by default what `NEARKIN_PSEUDONYM_KEY`
             or its file says when the first user is named.
-        kafka_options: further options of kafka-python's KafkaProducer, such as those of TLS and SASL.
+        kafka_options: further options of kafka-python's KafkaProducer.
 
     Raises:
         Misconfigured: an argument is not as it must be; names it.
@@ -96,6 +98,7 @@ class Producer:
         max_pending: int = 10_000,
         clock: Callable[[], int] = now_ms,
         pseudonym_key: str | None = None,
+        security: KafkaSecurity = PLAINTEXT,
         **kafka_options: Any,
     ) -> None:
         if not isinstance(bootstrap, str):
@@ -123,7 +126,7 @@ class Producer:
             "max_request_size": ITEMS.max_message_bytes,
         }
         try:
-            self._kafka = KafkaProducer(**(options | kafka_options))
+            self._kafka = KafkaProducer(**(options | security.options() | kafka_options))
         except (KafkaConfigurationError, ValueError, TypeError, AssertionError, RuntimeError) as error:
             raise _argument("kafka_options", f"KafkaProducer refuses them: {error}", "correct or omit them") from error
         except KafkaError as error:

@@ -198,6 +198,7 @@ def _programs(
     environment = {
         **environment,
         "NEARKIN_KAFKA_BOOTSTRAP": endpoints.kafka,
+        "NEARKIN_KAFKA_PROTOCOL": "plaintext",
         "NEARKIN_QDRANT_URL": endpoints.qdrant,
         "NEARKIN_LOOKUP_LISTEN": endpoints.lookup,
         "NEARKIN_LOG_FORMAT": "text",

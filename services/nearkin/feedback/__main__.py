@@ -73,7 +73,7 @@ async def serve(settings: Settings, metrics: Metrics, health: Health) -> int:
         )
         apply = ApplyFeedback(
             store,
-            Logs(settings.kafka_bootstrap),
+            Logs(settings.kafka_bootstrap, settings.kafka_security),
             letters,
             rules,
             Counting(store.shard_of, in_force, settings.evidence_most_partners),
@@ -90,7 +90,9 @@ async def serve(settings: Settings, metrics: Metrics, health: Health) -> int:
 
         beside = [
             asyncio.create_task(follow_priors(learn, put_in_force, is_the_one, settings.priors_every_s)),
-            asyncio.create_task(keep_forgetting_topics(store, Logs(settings.kafka_bootstrap), is_the_one)),
+            asyncio.create_task(
+                keep_forgetting_topics(store, Logs(settings.kafka_bootstrap, settings.kafka_security), is_the_one)
+            ),
         ]
         try:
             return await build(settings, apply, letters, progress, metrics, health, stopping).run()

@@ -25,7 +25,9 @@ FETCH_WAIT_MS = 20
 
 def make_letters(settings: Settings, metrics: Metrics) -> DeadLetters:
     """Where refused events go, without whoever they may name."""
-    return DeadLetters(settings.kafka_bootstrap, TOPICS, metrics, dict.fromkeys(TOPICS, without_users))
+    return DeadLetters(
+        settings.kafka_bootstrap, TOPICS, metrics, dict.fromkeys(TOPICS, without_users), settings.kafka_security
+    )
 
 
 def build(

@@ -205,6 +205,7 @@ class AnswerLog:
                 acks="all",
                 request_timeout_ms=_REQUEST_TIMEOUT_MS,
                 max_batch_size=2 * MAX_EVENT_BYTES,
+                **self._settings.kafka_security.options(),
             )
             await self._producer.start()
         return self._producer

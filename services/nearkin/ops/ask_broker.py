@@ -8,20 +8,26 @@ from aiokafka import AIOKafkaConsumer
 from aiokafka.errors import KafkaError
 
 from nearkin.core.errors import Unavailable
+from nearkin.ops.kafka_security import PLAINTEXT, KafkaSecurity
 
 
 @contextlib.asynccontextmanager
-async def ask_broker(bootstrap: str, timeout_s: float) -> AsyncIterator[AIOKafkaConsumer]:
+async def ask_broker(
+    bootstrap: str, timeout_s: float, security: KafkaSecurity = PLAINTEXT
+) -> AsyncIterator[AIOKafkaConsumer]:
     """A consumer of no group, connected.
 
     Args:
         bootstrap: the brokers.
         timeout_s: how long connecting and asking may take together.
+        security: how the connection is protected.
 
     Raises:
         Unavailable: the broker does not answer, or not in time.
     """
-    asker = AIOKafkaConsumer(bootstrap_servers=bootstrap, request_timeout_ms=int(timeout_s * 1000))
+    asker = AIOKafkaConsumer(
+        bootstrap_servers=bootstrap, request_timeout_ms=int(timeout_s * 1000), **security.options()
+    )
     try:
         async with asyncio.timeout(timeout_s):
             await asker.start()

@@ -14,6 +14,7 @@ from aiokafka.errors import KafkaError
 from nearkin.contracts.topics import Topic
 from nearkin.core.errors import Unavailable
 from nearkin.ops.failures import dead_letter
+from nearkin.ops.kafka_security import PLAINTEXT, KafkaSecurity
 from nearkin.ops.logs import describe, fields
 from nearkin.ops.metrics import Metrics
 from nearkin.ops.record import Place, Rejected
@@ -34,12 +35,18 @@ class DeadLetters:
         topics: those whose events may be refused.
         metrics: what is counted.
         redact: for a topic whose events may name people, what may be kept of a value.
+        security: how connections to them are protected.
     """
 
     def __init__(
-        self, bootstrap: str, topics: Iterable[Topic], metrics: Metrics, redact: Mapping[Topic, Redact] | None = None
+        self,
+        bootstrap: str,
+        topics: Iterable[Topic],
+        metrics: Metrics,
+        redact: Mapping[Topic, Redact] | None = None,
+        security: KafkaSecurity = PLAINTEXT,
     ) -> None:
-        self._bootstrap, self._metrics = bootstrap, metrics
+        self._bootstrap, self._metrics, self._security = bootstrap, metrics, security
         self._topics = {topic.name: topic.dead_letters for topic in topics}
         self._redact = {topic.name: clean for topic, clean in (redact or {}).items()}
         self._producer: AIOKafkaProducer | None = None
@@ -110,7 +117,11 @@ class DeadLetters:
     async def _connected(self) -> AIOKafkaProducer:
         if self._producer is None:
             producer = AIOKafkaProducer(
-                bootstrap_servers=self._bootstrap, acks="all", request_timeout_ms=15_000, max_batch_size=BATCH_BYTES
+                bootstrap_servers=self._bootstrap,
+                acks="all",
+                request_timeout_ms=15_000,
+                max_batch_size=BATCH_BYTES,
+                **self._security.options(),
             )
             try:
                 await producer.start()

@@ -17,6 +17,7 @@ from kafka.errors import KafkaError
 
 from nearkin.core.errors import Misconfigured, Unavailable
 from nearkin.ops.ask_broker import ask_broker
+from nearkin.ops.kafka_security import PLAINTEXT, KafkaSecurity
 from nearkin.ops.record import Place, Record, record_of
 
 #: How long the broker may take to answer, and how long a stretch that it says it has may bring nothing, in seconds.
@@ -50,10 +51,11 @@ class Logs:
 
     Args:
         bootstrap: the brokers.
+        security: how connections to them are protected.
     """
 
-    def __init__(self, bootstrap: str) -> None:
-        self._bootstrap = bootstrap
+    def __init__(self, bootstrap: str, security: KafkaSecurity = PLAINTEXT) -> None:
+        self._bootstrap, self._security = bootstrap, security
 
     async def describe(self, places: Iterable[Place]) -> dict[Place, Log]:
         """What the broker says of some partitions; one whose topic is not there is left out.
@@ -67,7 +69,7 @@ class Logs:
         partitions = [TopicPartition(*place) for place in wanted if place[0] in ids]
         if not partitions:
             return {}
-        async with ask_broker(self._bootstrap, ASK_S) as asker:
+        async with ask_broker(self._bootstrap, ASK_S, self._security) as asker:
             ends = await asker.end_offsets(partitions)
             begins = await asker.beginning_offsets(partitions)
         return {
@@ -93,6 +95,7 @@ class Logs:
             request_timeout_ms=int(ASK_S * 1000),
             fetch_max_wait_ms=20,
             max_poll_records=1000,
+            **self._security.options(),
         )
         try:
             async with asyncio.timeout(ASK_S):
@@ -119,7 +122,10 @@ class Logs:
         timeout_ms = int(ASK_S * 1000)
         try:
             admin = KafkaAdminClient(
-                bootstrap_servers=self._bootstrap, bootstrap_timeout_ms=timeout_ms, request_timeout_ms=timeout_ms
+                bootstrap_servers=self._bootstrap,
+                bootstrap_timeout_ms=timeout_ms,
+                request_timeout_ms=timeout_ms,
+                **self._security.options(),
             )
             try:
                 described = admin.describe_topics(topics)

@@ -9,14 +9,16 @@ Values are checked when the process starts, and a wrong one is refused with its 
 import os
 import re
 from pathlib import Path
-from typing import Literal, get_args, get_origin
+from typing import Literal, Self, get_args, get_origin
 
-from pydantic import Field, SecretStr, ValidationError, field_validator
+from pydantic import Field, SecretStr, ValidationError, field_validator, model_validator
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
 from nearkin.core.errors import Misconfigured
 from nearkin.core.pseudonym import PseudonymKey
 from nearkin.ops.addresses import require_target, split_address, split_addresses
+from nearkin.ops.kafka_security import KafkaSecurity, Mechanism
+from nearkin.ops.tls import Tls
 
 
 class Settings(BaseSettings):
@@ -28,11 +30,37 @@ class Settings(BaseSettings):
     kafka_replication: int = Field(1, ge=1, le=9, description="Replication factor of topics that are created.")
     items_partitions: int = Field(4, ge=1, le=1024, description="Partitions of each topic that is created.")
 
+    kafka_protocol: Literal["plaintext", "tls", "sasl_tls", "sasl_plaintext"] = Field(
+        "plaintext",
+        description="How brokers are spoken to: in the open, by TLS, as a user by TLS, as a user in the open.",
+    )
+    kafka_ca: Path | None = Field(
+        None,
+        description="PEM file of the authorities that brokers must be certified by; the system's if unset.",
+    )
+    kafka_cert: Path | None = Field(None, description="PEM file of the certificate that brokers are shown, if any.")
+    kafka_key: Path | None = Field(None, description="PEM file of its private key, where that stands in another file.")
+    kafka_sasl_mechanism: Mechanism = Field("SCRAM-SHA-512", description="How brokers are shown the password.")
+    kafka_sasl_username: str = Field("", description="The user as which brokers are spoken to.")
+    kafka_sasl_password: SecretStr | None = Field(None, description="The user's password.")
+
     qdrant_url: str = Field(
         "http://127.0.0.1:6334",
         description="The index's gRPC address: http:// or https://, and host:port; port 6334 where none is given.",
     )
-    qdrant_api_key: SecretStr | None = Field(None, description="API key of the index.")
+    qdrant_api_key: SecretStr | None = Field(
+        None, description="API key of the index; the embedded one asks everybody for it where it is set."
+    )
+    qdrant_ca: Path | None = Field(
+        None,
+        description="PEM file of the authorities that an index at https:// must be certified by; gRPC's own if unset.",
+    )
+    qdrant_cert: Path | None = Field(None, description="PEM file of the certificate that the index is shown, if any.")
+    qdrant_key: Path | None = Field(None, description="PEM file of its private key.")
+    index_cert: Path | None = Field(
+        None, description="PEM file of the certificate that the embedded index shows; it then serves TLS alone."
+    )
+    index_key: Path | None = Field(None, description="PEM file of its private key.")
     index_alias: str = Field(
         "nearkin-items", pattern=r"^[A-Za-z0-9_-]{1,64}$", description="Alias that names the serving collection."
     )
@@ -45,6 +73,14 @@ class Settings(BaseSettings):
         description="Redis with the evidence: redis://HOST:PORT/DATABASE, of a cluster "
         "redis+cluster://HOST:PORT,HOST:PORT; rediss for TLS.",
     )
+    redis_username: str = Field("", description="The user of Redis, where it is not its default one.")
+    redis_password: SecretStr | None = Field(None, description="The password of Redis; above one in NEARKIN_REDIS_URL.")
+    redis_ca: Path | None = Field(
+        None,
+        description="PEM file of the authorities that Redis must be certified by; the system's if unset.",
+    )
+    redis_cert: Path | None = Field(None, description="PEM file of the certificate that Redis is shown, if any.")
+    redis_key: Path | None = Field(None, description="PEM file of its private key, where that stands in another file.")
     redis_timeout_s: float = Field(5.0, gt=0, le=300, description="How long one call to Redis may take, in seconds.")
 
     clock: Literal["wall", "stream"] = Field(
@@ -123,6 +159,20 @@ class Settings(BaseSettings):
     lookup_listen: str = Field(
         "127.0.0.1:7700", description="host:port of the look-up service; port 0 takes a free one."
     )
+    lookup_cert: Path | None = Field(
+        None, description="PEM file of the certificate that the look-up service shows; it then serves TLS alone."
+    )
+    lookup_key: Path | None = Field(None, description="PEM file of its private key.")
+    lookup_client_ca: Path | None = Field(
+        None,
+        description="PEM file of the authorities that callers of the look-up service must be certified by; "
+        "callers need no certificate if unset.",
+    )
+    lookup_tokens: Path | None = Field(
+        None,
+        description="File of the tokens that callers must bring, with their rights (docs/security.md); everybody may "
+        "look up if unset.",
+    )
     lookup_max_message_bytes: int = Field(
         1_048_576, ge=1024, description="Largest request that a look-up server takes, in bytes."
     )
@@ -198,10 +248,24 @@ class Settings(BaseSettings):
     explore_new_item_days: float = Field(7.0, gt=0, description="How long an item is new, in days.")
 
     lookup_address: str = Field("127.0.0.1:7700", description="host:port where the command line looks up.")
+    lookup_tls: bool = Field(
+        False, description="Whether the command line and the monitor speak TLS to the look-up service."
+    )
+    lookup_ca: Path | None = Field(
+        None, description="PEM file of the authorities that it must be certified by then; gRPC's own if unset."
+    )
+    lookup_caller_cert: Path | None = Field(None, description="PEM file of the certificate that they show it, if any.")
+    lookup_caller_key: Path | None = Field(None, description="PEM file of its private key.")
+    lookup_token: SecretStr | None = Field(None, description="The token that they show the look-up service.")
     up_data: Path = Field(Path(".nearkin"), description="Folder of `nearkin up`, where the command line finds it.")
 
     metrics_listen: str = Field(
         "127.0.0.1:0", description="host:port of /metrics, /live and /ready; port 0 takes a free one."
+    )
+    listen_insecure: bool = Field(
+        False,
+        description="Whether processes may listen beyond this machine (NEARKIN_LOOKUP_LISTEN, NEARKIN_METRICS_LISTEN, "
+        "the embedded index) without TLS: in a private network alone.",
     )
     log_format: Literal["auto", "text", "json"] = Field(
         "auto", description="Log lines for a person or a machine; auto looks at the terminal."
@@ -266,6 +330,45 @@ class Settings(BaseSettings):
         if value is not None and not re.fullmatch("[ -~]*", value.get_secret_value()):
             raise ValueError("it has characters that cannot be sent: it must be printable ASCII")
         return value
+
+    @model_validator(mode="after")
+    def _whole(self) -> Self:
+        self.kafka_security  # noqa: B018  # refuses half of it
+        return self
+
+    @property
+    def kafka_security(self) -> KafkaSecurity:
+        """How brokers are spoken to.
+
+        Raises:
+            Misconfigured: half of it is set.
+        """
+        by_tls, as_user = "tls" in self.kafka_protocol, "sasl" in self.kafka_protocol
+        password = self.kafka_sasl_password.get_secret_value() if self.kafka_sasl_password else ""
+        if as_user and not (self.kafka_sasl_username and password):
+            raise Misconfigured(
+                f"it is {self.kafka_protocol}, and the user or the password is missing",
+                field="NEARKIN_KAFKA_PROTOCOL",
+                remedy="set NEARKIN_KAFKA_SASL_USERNAME and NEARKIN_KAFKA_SASL_PASSWORD too",
+                reason="setting",
+            )
+        return KafkaSecurity(
+            tls=_tls("kafka", self.kafka_ca, self.kafka_cert, self.kafka_key) if by_tls else None,
+            username=self.kafka_sasl_username if as_user else "",
+            password=password if as_user else "",
+            mechanism=self.kafka_sasl_mechanism,
+        )
+
+
+def _tls(part: str, ca: Path | None, cert: Path | None, key: Path | None) -> Tls:
+    if key is not None and cert is None:
+        raise Misconfigured(
+            f"NEARKIN_{part.upper()}_KEY is set without it",
+            field=f"NEARKIN_{part.upper()}_CERT",
+            remedy="set both, or neither",
+            reason="setting",
+        )
+    return Tls(ca, cert, key)
 
 
 def load_settings(**overrides: object) -> Settings:

@@ -15,6 +15,7 @@ from kafka.errors import KafkaError, TopicAlreadyExistsError
 
 from nearkin.contracts.topics import TOPICS, Topic
 from nearkin.core.errors import Misconfigured, Unavailable
+from nearkin.ops.kafka_security import PLAINTEXT, KafkaSecurity
 from nearkin.ops.reach import require_broker
 
 
@@ -77,7 +78,9 @@ class TopicsReport:
         )
 
 
-def check_topics(bootstrap: str, partitions: int, replication: int, timeout_s: float = 10) -> TopicsReport:
+def check_topics(
+    bootstrap: str, partitions: int, replication: int, timeout_s: float = 10, security: KafkaSecurity = PLAINTEXT
+) -> TopicsReport:
     """Compare the broker's topics with the contract; changes nothing.
 
     Args:
@@ -85,26 +88,31 @@ def check_topics(bootstrap: str, partitions: int, replication: int, timeout_s: f
         partitions: how many partitions each topic must have.
         replication: how many replicas each partition must have at least.
         timeout_s: how long the broker may be out of reach.
+        security: how the connection is protected.
 
     Raises:
         Unavailable: the broker does not answer.
     """
-    return _visit(bootstrap, partitions, replication, timeout_s, create=False)
+    return _visit(bootstrap, partitions, replication, timeout_s, security, create=False)
 
 
-def apply_topics(bootstrap: str, partitions: int, replication: int, timeout_s: float = 10) -> TopicsReport:
+def apply_topics(
+    bootstrap: str, partitions: int, replication: int, timeout_s: float = 10, security: KafkaSecurity = PLAINTEXT
+) -> TopicsReport:
     """Make the topics that are missing and compare the others; arguments and errors as `check_topics`."""
-    return _visit(bootstrap, partitions, replication, timeout_s, create=True)
+    return _visit(bootstrap, partitions, replication, timeout_s, security, create=True)
 
 
-def require_topics(bootstrap: str, topics: Sequence[Topic], timeout_s: float = 10) -> None:
+def require_topics(
+    bootstrap: str, topics: Sequence[Topic], timeout_s: float = 10, security: KafkaSecurity = PLAINTEXT
+) -> None:
     """Refuse to publish where a topic is missing: some brokers would make one of their own.
 
     Raises:
         Misconfigured: names the topic.
         Unavailable: the broker does not answer.
     """
-    with _connected(bootstrap, timeout_s) as admin:
+    with _connected(bootstrap, timeout_s, security) as admin:
         missing = {topic.name for topic in _missing(admin)}
     for topic in topics:
         if topic.name in missing:
@@ -114,12 +122,15 @@ def require_topics(bootstrap: str, topics: Sequence[Topic], timeout_s: float = 1
 
 
 @contextlib.contextmanager
-def _connected(bootstrap: str, timeout_s: float) -> Iterator[Any]:
+def _connected(bootstrap: str, timeout_s: float, security: KafkaSecurity) -> Iterator[Any]:
     require_broker(bootstrap, timeout_s)
     timeout_ms = int(timeout_s * 1000)
     try:
         admin = KafkaAdminClient(
-            bootstrap_servers=bootstrap, bootstrap_timeout_ms=timeout_ms, request_timeout_ms=timeout_ms
+            bootstrap_servers=bootstrap,
+            bootstrap_timeout_ms=timeout_ms,
+            request_timeout_ms=timeout_ms,
+            **security.options(),
         )
         try:
             yield admin
@@ -129,8 +140,10 @@ def _connected(bootstrap: str, timeout_s: float) -> Iterator[Any]:
         raise Unavailable("broker", f"{type(error).__name__} at {bootstrap}") from error
 
 
-def _visit(bootstrap: str, partitions: int, replication: int, timeout_s: float, *, create: bool) -> TopicsReport:
-    with _connected(bootstrap, timeout_s) as admin:
+def _visit(
+    bootstrap: str, partitions: int, replication: int, timeout_s: float, security: KafkaSecurity, *, create: bool
+) -> TopicsReport:
+    with _connected(bootstrap, timeout_s, security) as admin:
         missing = _missing(admin)
         created = _create(admin, missing, partitions, replication) if create else ()
         left = () if create else tuple(topic.name for topic in missing)

@@ -20,6 +20,7 @@ from aiokafka import TopicPartition
 
 from nearkin.core.errors import Unavailable
 from nearkin.ops.ask_broker import ask_broker
+from nearkin.ops.kafka_security import PLAINTEXT, KafkaSecurity
 from nearkin.ops.logs import describe, fields
 from nearkin.ops.metrics import Metrics
 from nearkin.ops.process import EXIT_FAILED
@@ -130,6 +131,7 @@ class Watchdog(threading.Thread):
         metrics: its `waiting_events` is set here.
         heard: told after every question to the broker what was wrong, None where it answered; called from this thread.
         end: called with the verdict when the worker has stalled; ends the process.
+        security: how connections to the brokers are protected.
     """
 
     def __init__(
@@ -141,10 +143,12 @@ class Watchdog(threading.Thread):
         metrics: Metrics,
         heard: Callable[[Unavailable | None], None],
         end: Callable[[str], None] | None = None,
+        security: KafkaSecurity = PLAINTEXT,
     ) -> None:
         super().__init__(name="watchdog", daemon=True)
         self._brokers, self._timeout_s, self._progress = bootstrap, timeout_s, progress
         self._assigned, self._metrics, self._heard, self._end = assigned, metrics, heard, end or exit_stalled
+        self._security = security
         self._told = threading.Event()
 
     def stop(self) -> None:
@@ -183,7 +187,7 @@ class Watchdog(threading.Thread):
         Raises:
             Unavailable: the broker does not answer.
         """
-        async with ask_broker(self._brokers, 10) as asker:
+        async with ask_broker(self._brokers, 10, self._security) as asker:
             partitions = [TopicPartition(*place) for place in places]
             ends = await asker.end_offsets(partitions) if places else {}
             begins = await asker.beginning_offsets(partitions) if places else {}

@@ -20,6 +20,7 @@ import mode
 from aiokafka import AIOKafkaConsumer
 from aiokafka.errors import KafkaError
 from aiokafka.protocol.group import LeaveGroupRequest
+from faust.auth import Credentials, SASLCredentials, SSLCredentials
 from faust.tables import TableManager
 from faust.transport.drivers import aiokafka as driver
 from faust.types import TP, StreamT
@@ -32,6 +33,7 @@ from nearkin.ops.dead_letters import DeadLetters
 from nearkin.ops.failures import Stopped, engine_of, patiently, unforeseen
 from nearkin.ops.health import Health
 from nearkin.ops.inbox import Inbox, Letter
+from nearkin.ops.kafka_security import KafkaSecurity
 from nearkin.ops.logs import describe, fields
 from nearkin.ops.metrics import Metrics
 from nearkin.ops.process import EXIT_FAILED, EXIT_MISCONFIGURED
@@ -125,7 +127,9 @@ class Worker:
         self._within_s, self._fetch_wait_ms = within_s, fetch_wait_ms
         self._ledger, self._ticked_at, self._ticks_failed = ledger, 0.0, 0
         self._elsewhere: dict[Place, int] = {}
-        self._letters = letters or DeadLetters(settings.kafka_bootstrap, topics, metrics)
+        self._letters = letters or DeadLetters(
+            settings.kafka_bootstrap, topics, metrics, security=settings.kafka_security
+        )
         self._inbox = Inbox(batch)
         self._stopping = stopping
         self._progress = progress or Progress()
@@ -160,6 +164,7 @@ class Worker:
             self._assigned,
             self._metrics,
             self._broker_heard,
+            security=self._settings.kafka_security,
         )
         started = asyncio.create_task(app.start())
         working = asyncio.create_task(self._work())
@@ -219,7 +224,7 @@ class Worker:
         Raises:
             Unavailable: it does not.
         """
-        async with ask_broker(self._settings.kafka_bootstrap, 15) as asker:
+        async with ask_broker(self._settings.kafka_bootstrap, 15, self._settings.kafka_security) as asker:
             present = await asker.topics()
         wanted = [*(topic.name for topic in self._topics), *self._letters.topics]
         missing = [name for name in wanted if name not in present]
@@ -247,6 +252,7 @@ class Worker:
         app = _App(
             self._group,
             broker=[URL(f"kafka://{address.strip()}") for address in self._settings.kafka_bootstrap.split(",")],
+            broker_credentials=_credentials(self._settings.kafka_security),
             key_serializer="raw",
             value_serializer="raw",
             consumer_auto_offset_reset="earliest",
@@ -498,6 +504,19 @@ class Worker:
     def _acknowledged(self) -> Mapping[Place, int]:
         """Of each partition, one more than the last offset that this worker applied while it held it."""
         return {place: offset for place, offset in self._done.items() if place in self._places}
+
+
+def _credentials(security: KafkaSecurity) -> Credentials | None:
+    """The same as Faust takes it, which hands it to aiokafka."""
+    context = security.tls.context() if security.tls else None
+    if security.username:
+        return SASLCredentials(
+            username=security.username,
+            password=security.password,
+            ssl_context=context,
+            mechanism=security.mechanism,
+        )
+    return None if context is None else SSLCredentials(context)
 
 
 async def _idle(stream: StreamT[Any]) -> None:
