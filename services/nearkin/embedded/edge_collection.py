@@ -13,7 +13,6 @@ from typing import Any
 import grpc
 import qdrant_edge as edge
 from google.protobuf import json_format
-from qdrant_client import grpc as wire
 
 from nearkin.embedded.edge_messages import (
     FilterReader,
@@ -33,6 +32,7 @@ from nearkin.embedded.edge_messages import (
     vector_selection,
 )
 from nearkin.embedded.owned_folder import sync_folder, write_durably
+from nearkin.stores.qdrant_stubs import wire
 
 #: After so many updates of a point the segments are flushed and the log is shortened: half a second of a restart.
 FLUSH_AFTER_UPDATES = 5000

@@ -11,7 +11,8 @@ from uuid import UUID
 
 import grpc
 import qdrant_edge as edge
-from qdrant_client import grpc as wire
+
+from nearkin.stores.qdrant_stubs import wire
 
 #: As Edge takes and gives it; it gives no strings.
 PointId = int | UUID | str

@@ -7,11 +7,11 @@ import time
 from collections.abc import Iterator
 
 import grpc
-from qdrant_client import grpc as wire
 
 from nearkin.embedded.edge_collection import EdgeCollection
 from nearkin.embedded.edge_messages import Refused, bad_request
 from nearkin.embedded.index_folder import IndexFolder, is_collection_name
+from nearkin.stores.qdrant_stubs import wire
 
 log = logging.getLogger(__name__)
 

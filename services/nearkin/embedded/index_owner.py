@@ -24,7 +24,6 @@ from pathlib import Path
 
 import grpc
 from grpc_health.v1 import health, health_pb2, health_pb2_grpc
-from qdrant_client import grpc as wire
 
 from nearkin.core.errors import Misconfigured
 from nearkin.embedded.index_collections import Collections, optimise, return_freed_memory
@@ -33,6 +32,7 @@ from nearkin.embedded.qdrant_services import CollectionsService, PointsService, 
 from nearkin.ops.logs import configure, describe
 from nearkin.ops.process import EXIT_MISCONFIGURED, collect_young_garbage_only, stop_on_signals
 from nearkin.ops.settings import load_settings
+from nearkin.stores.qdrant_stubs import wire
 
 log = logging.getLogger("nearkin.embedded.index_owner")
 

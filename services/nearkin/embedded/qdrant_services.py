@@ -12,11 +12,11 @@ from collections.abc import Awaitable, Callable
 from typing import Any
 
 import grpc
-from qdrant_client import grpc as wire
 
 from nearkin.embedded.edge_messages import Refused, bad_request
 from nearkin.embedded.index_collections import Collections, optimise
 from nearkin.ops.logs import describe
+from nearkin.stores.qdrant_stubs import wire
 
 log = logging.getLogger(__name__)
 

@@ -1,8 +1,8 @@
 """Every metric of every process, declared once. `python -m nearkin.ops.metrics` prints the page that documents them.
 
 A name ends in its unit. What a process uses (processor, memory, files, garbage) is told by prometheus_client's own
-collectors, under the names that every dashboard of processes knows. A process makes one `Metrics` on a registry of its own and passes it to what it wires, so
-nothing is counted at import and two processes in one test do not mix.
+collectors, under the names that every dashboard of processes knows. A process makes one `Metrics` on a registry of its
+own and passes it to what it wires, so nothing is counted at import and two processes in one test do not mix.
 """
 
 from collections.abc import Sequence

@@ -14,7 +14,6 @@ from urllib.parse import urlsplit
 
 import grpc
 import grpc.aio
-from qdrant_client import grpc as wire
 
 from nearkin.contracts.stored import PAYLOAD_INDEXES, facts_of, from_payload, to_facts
 from nearkin.core.candidates import ItemFacts
@@ -24,6 +23,7 @@ from nearkin.core.vectors import Hits, SparseVector, VectorName
 from nearkin.ops.settings import Settings
 from nearkin.stores import qdrant_messages as messages
 from nearkin.stores.checks import check_writes
+from nearkin.stores.qdrant_stubs import wire
 from nearkin.stores.remembered_facts import PointVersion, RememberedFacts
 
 #: Making and checking a collection may take longer than a call that serves a request.

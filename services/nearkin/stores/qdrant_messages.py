@@ -7,13 +7,13 @@ from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 import numpy as np
-from qdrant_client import grpc as wire
 
 from nearkin.contracts.stored import EVERYWHERE, attribute_key, to_payload
 from nearkin.core.filters import ItemFilter, PriceRange
 from nearkin.core.item import NEVER, Versions, category_key
 from nearkin.core.ports import IndexedItem, ItemWrite, Search, Stored
 from nearkin.core.vectors import SparseVector, VectorName, Vectors
+from nearkin.stores.qdrant_stubs import wire
 
 #: Point ids are UUIDv5 of item ids in this namespace: the same in every collection, for good.
 NAMESPACE = uuid.UUID("5b0a3c1e-6c0f-5d7e-9b1a-2f4d8e6a7c90")
