@@ -1,13 +1,28 @@
+import asyncio
 import json
+import signal
+import time
 import urllib.error
 import urllib.request
+from pathlib import Path
 
 import pytest
 from prometheus_client import CollectorRegistry
 
 from nearkin.core.errors import Misconfigured
-from nearkin.ops.health import Health, HealthServer
+from nearkin.ops.health import LATE_S, LOOP, Health, HealthServer, beating
 from nearkin.ops.metrics import Metrics
+from ops.service_process import ServiceProcess, eventually
+
+
+class Clock:
+    """Monotonic seconds that pass when a test says so."""
+
+    def __init__(self):
+        self.now = 1000.0
+
+    def __call__(self):
+        return self.now
 
 
 @pytest.fixture
@@ -86,3 +101,96 @@ def test_a_process_that_is_started_again_has_its_port_at_once(metrics):
 def test_an_address_that_cannot_be_served_names_the_setting(metrics, listen):
     with pytest.raises(Misconfigured, match="NEARKIN_METRICS_LISTEN"):
         HealthServer(listen, Health(metrics), metrics)
+
+
+def test_a_process_whose_event_loop_hangs_is_not_ready_soon_and_not_live_in_the_end(metrics):
+    clock = Clock()
+    health = Health(metrics, stall_timeout_s=30, clock=clock)
+    with HealthServer("127.0.0.1:0", health, metrics) as server:
+        health.beat()
+        clock.now += LATE_S + 1
+        assert (get(server, "/live")[0], get(server, "/ready")[0]) == (200, 503)
+        assert "nearkin_loop_lag_seconds 6.0" in get(server, "/metrics")[1]
+
+        clock.now += 30
+
+        status, body = get(server, "/live")
+        assert (status, json.loads(body)) == (503, {"live": False, "stalled": {LOOP: "no progress for 36 s"}})
+        health.beat()
+        assert (get(server, "/live")[0], get(server, "/ready")[0]) == (200, 200)
+
+
+def test_a_process_that_never_gets_to_its_event_loop_is_not_live(metrics):
+    clock = Clock()
+    health = Health(metrics, "index", stall_timeout_s=30, clock=clock)
+
+    clock.now += 31
+
+    assert LOOP in health.stalled()
+
+
+def test_another_part_has_the_time_that_it_asked_for(metrics):
+    clock = Clock()
+    health = Health(metrics, stall_timeout_s=30, clock=clock)
+    health.beat("watchdog", within_s=90)
+
+    clock.now += 80
+    health.beat()
+    assert health.stalled() == {}
+
+    clock.now += 20
+    assert health.stalled() == {"watchdog": "no progress for 100 s"}
+
+
+async def test_an_event_loop_beats_while_it_serves_and_no_longer(metrics):
+    clock = Clock()
+    health = Health(metrics, stall_timeout_s=30, clock=clock)
+
+    async def serve():
+        clock.now += 31
+        while health.stalled():  # noqa: ASYNC110  # what it waits for tells nobody
+            await asyncio.sleep(0.01)
+        return "served"
+
+    assert await beating(health, serve()) == "served"
+    assert [task.get_name() for task in asyncio.all_tasks() if task.get_name() == "beat"] == []
+
+
+def hanging(folder: Path, **environment: str) -> ServiceProcess:
+    program = str(Path(__file__).with_name("hanging_program.py"))
+    return ServiceProcess([program, str(folder / "hang")], folder / "log", environment)
+
+
+def is_live(process: ServiceProcess) -> bool:
+    try:
+        with urllib.request.urlopen(f"http://{process.address}/live", timeout=5):
+            return True
+    except urllib.error.HTTPError as error:
+        with error:
+            return False
+
+
+def test_a_loop_that_hangs_is_told_by_the_thread_that_does_not_and_then_the_process_ends_itself(tmp_path):
+    with hanging(tmp_path, NEARKIN_STALL_TIMEOUT_S="1") as process:
+        process.until_ready()
+        assert is_live(process)
+
+        (tmp_path / "hang").touch()
+
+        eventually(lambda: not is_live(process), "it says that it is not live")
+        assert process.exit() == 70
+    said = process.log.read_text()
+    assert "makes no progress and ends itself" in said
+    assert "hanging_program.py" in said  # where each thread was
+
+
+def test_a_process_that_was_stopped_as_a_whole_goes_on(tmp_path):
+    with hanging(tmp_path, NEARKIN_STALL_TIMEOUT_S="1") as process:
+        process.until_ready()
+        process.process.send_signal(signal.SIGSTOP)
+        time.sleep(3)  # longer than after what it would end itself
+
+        process.process.send_signal(signal.SIGCONT)
+
+        eventually(lambda: is_live(process), "it is live again")
+        assert process.stop() == 0

@@ -17,7 +17,7 @@ from nearkin.feedback.learn_priors import LearnPriors, follow_priors
 from nearkin.feedback.partition import Rules
 from nearkin.ops import logs
 from nearkin.ops.failures import Stopped, engine_of, patiently
-from nearkin.ops.health import Health, HealthServer
+from nearkin.ops.health import Health, HealthServer, beating
 from nearkin.ops.metrics import Metrics
 from nearkin.ops.process import EXIT_MISCONFIGURED, exit_with, stop_on_signals
 from nearkin.ops.read_log import Logs
@@ -38,10 +38,10 @@ def main() -> int:
         settings = load_settings()
         logs.configure(settings, PROCESS)
         metrics = Metrics(CollectorRegistry(), PROCESS)
-        health = Health(metrics, "evidence", "broker", "group")
+        health = Health(metrics, "evidence", "broker", "group", stall_timeout_s=settings.stall_timeout_s)
         with HealthServer(settings.metrics_listen, health, metrics):
             log.info("starting")
-            return asyncio.run(serve(settings, metrics, health))
+            return asyncio.run(beating(health, serve(settings, metrics, health)))
     except Misconfigured as error:
         log.critical("misconfigured", extra=logs.fields(problem=str(error)))
         return EXIT_MISCONFIGURED

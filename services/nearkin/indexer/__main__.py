@@ -15,7 +15,7 @@ from nearkin.indexer.index_item import IndexItems
 from nearkin.indexer.open_collection import open_collection
 from nearkin.ops import logs
 from nearkin.ops.failures import Stopped, engine_of, patiently
-from nearkin.ops.health import Health, HealthServer
+from nearkin.ops.health import Health, HealthServer, beating
 from nearkin.ops.metrics import Metrics
 from nearkin.ops.process import EXIT_MISCONFIGURED, exit_with, stop_on_signals
 from nearkin.ops.settings import Settings, load_settings
@@ -37,11 +37,11 @@ def main() -> int:
         lane = LANES[settings.indexer_lane]
         os.nice(lane.nice)
         metrics = Metrics(CollectorRegistry(), process)
-        health = Health(metrics, "index", "broker", "group")
+        health = Health(metrics, "index", "broker", "group", stall_timeout_s=settings.stall_timeout_s)
         with HealthServer(settings.metrics_listen, health, metrics):
             encoder = load_encoder(settings.bundle_path, settings.encode_threads)
             log.info("starting", extra=logs.fields(lane=settings.indexer_lane, bundle=encoder.bundle))
-            return asyncio.run(serve(settings, lane, encoder, metrics, health))
+            return asyncio.run(beating(health, serve(settings, lane, encoder, metrics, health)))
     except Misconfigured as error:
         log.critical("misconfigured", extra=logs.fields(problem=str(error)))
         return EXIT_MISCONFIGURED

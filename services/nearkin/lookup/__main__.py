@@ -20,7 +20,7 @@ from nearkin.lookup.log_answers import AnswerLog
 from nearkin.lookup.rank_candidates import Ordering
 from nearkin.lookup.server import Limits, LookupServer
 from nearkin.ops import logs
-from nearkin.ops.health import Health, HealthServer
+from nearkin.ops.health import Health, HealthServer, beating
 from nearkin.ops.metrics import Metrics
 from nearkin.ops.process import EXIT_MISCONFIGURED, collect_young_garbage_only, exit_with, stop_on_signals
 from nearkin.ops.settings import Settings, load_settings
@@ -36,11 +36,11 @@ def main() -> int:
     try:
         settings = load_settings()
         logs.configure(settings, "lookup")
-        encoder = load_encoder(settings.bundle_path, settings.encode_threads)
         metrics = Metrics(CollectorRegistry(), "lookup")
-        health = Health(metrics, "index")
+        health = Health(metrics, "index", stall_timeout_s=settings.stall_timeout_s)
         with HealthServer(settings.metrics_listen, health, metrics):
-            asyncio.run(serve(settings, encoder, metrics, health))
+            encoder = load_encoder(settings.bundle_path, settings.encode_threads)
+            asyncio.run(beating(health, serve(settings, encoder, metrics, health)))
     except Misconfigured as error:
         log.critical("cannot start: %s", error)
         return EXIT_MISCONFIGURED

@@ -1,15 +1,24 @@
 """What a process says of itself over HTTP: /metrics for Prometheus, /live and /ready for whoever supervises it.
 
-A process is *ready* when none of its parts waits for anything; it is *live* as long as it answers, because a process
-that stopped making progress ends itself (see `ops/worker.py`) rather than answering 500 until somebody notices.
+A process is *ready* when none of its parts waits for anything and its event loop turns: it can serve now. It is *live*
+while it makes progress. The event loop, and the watchdog of a worker, beat; the thread that answers here is neither, so
+it can tell that one of them beats no more. Whoever supervises the process has then as long again to start it anew, and
+if nobody does, it ends itself. A worker that hangs in its work while its loop turns is ended by its watchdog.
 """
 
+import asyncio
+import contextlib
+import faulthandler
 import json
 import logging
+import os
+import sys
 import threading
+import time
+from collections.abc import Callable, Coroutine
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from types import TracebackType
-from typing import Self
+from typing import Any, Self, TypeVar
 
 from prometheus_client import generate_latest
 from prometheus_client.exposition import CONTENT_TYPE_LATEST
@@ -18,23 +27,44 @@ from nearkin.core.errors import Misconfigured
 from nearkin.ops.addresses import split_address
 from nearkin.ops.logs import fields
 from nearkin.ops.metrics import Metrics
+from nearkin.ops.process import EXIT_FAILED
 
 log = logging.getLogger(__name__)
+
+T = TypeVar("T")
+
+#: The part that every process has.
+LOOP = "event loop"
+
+#: How often it beats, and after how long without a beat a process that has begun is not ready, in seconds.
+BEAT_S, LATE_S = 1.0, 5.0
 
 
 class Health:
     """Which parts of the process wait, and for what. Safe to use from any thread.
 
     Args:
-        metrics: its `up` follows.
+        metrics: its `up` and `loop_lag` follow.
         parts: parts that wait from the beginning, before anybody has said so.
+        stall_timeout_s: the event loop has stalled after so long without a beat; it has so long to begin, too.
+        clock: monotonic seconds.
     """
 
-    def __init__(self, metrics: Metrics, *parts: str) -> None:
-        self._metrics = metrics
+    def __init__(
+        self,
+        metrics: Metrics,
+        *parts: str,
+        stall_timeout_s: float = 60.0,
+        clock: Callable[[], float] = time.monotonic,
+    ) -> None:
+        self._metrics, self._clock = metrics, clock
         self._lock = threading.Lock()
         self._waiting: dict[str, str] = dict.fromkeys(parts, "starting")
+        self._beats = {LOOP: clock()}
+        self._allowed_s = {LOOP: stall_timeout_s}
+        self._begun = False
         self._metrics.up.set(not parts)
+        self._metrics.loop_lag.set_function(lambda: clock() - self._beats[LOOP])
 
     def waits(self, part: str, why: str) -> None:
         """Say that a part waits, and why."""
@@ -48,11 +78,72 @@ class Health:
             self._waiting.pop(part, None)
             self._metrics.up.set(not self._waiting)
 
+    def beat(self, part: str = LOOP, within_s: float | None = None) -> None:
+        """Say that a part makes progress.
+
+        Args:
+            part: which.
+            within_s: from now on it is expected to say so again within so long; by default what was said last.
+        """
+        if within_s is not None:
+            self._allowed_s[part] = within_s
+        self._beats[part] = self._clock()
+        self._begun = self._begun or part == LOOP
+
+    @property
+    def begun(self) -> bool:
+        """Whether the event loop has begun to turn."""
+        return self._begun
+
     @property
     def waiting(self) -> dict[str, str]:
         """The parts that wait now, and why; empty when the process is ready."""
         with self._lock:
-            return dict(self._waiting)
+            waiting = dict(self._waiting)
+        silent_s = self._clock() - self._beats[LOOP]
+        if self._begun and silent_s > LATE_S:
+            waiting[LOOP] = f"it has not turned for {silent_s:.0f} s"
+        return waiting
+
+    def stalled(self, patience: float = 1.0) -> dict[str, str]:
+        """The parts that make no progress, and for how long; empty while the process is live.
+
+        Args:
+            patience: how many times what a part is allowed it may take.
+        """
+        now = self._clock()
+        silent = {part: now - at for part, at in dict(self._beats).items()}
+        return {
+            part: f"no progress for {seconds:.0f} s"
+            for part, seconds in silent.items()
+            if seconds > patience * self._allowed_s[part]
+        }
+
+
+async def beating(health: Health, serving: Coroutine[Any, Any, T]) -> T:
+    """Serve, while the event loop says again and again that it turns."""
+
+    async def beat() -> None:
+        while True:
+            health.beat()
+            await asyncio.sleep(BEAT_S)
+
+    task = asyncio.create_task(beat(), name="beat")
+    try:
+        return await serving
+    finally:
+        task.cancel()
+        with contextlib.suppress(asyncio.CancelledError):
+            await task
+
+
+def exit_stalled(stalled: dict[str, str]) -> None:
+    """End the process at once: what hangs cannot be asked to stop. What every thread does is written first."""
+    problem = "; ".join(f"{part}: {why}" for part, why in stalled.items())
+    log.critical("the process makes no progress and ends itself", extra=fields(problem=problem))
+    faulthandler.dump_traceback(sys.stderr)
+    sys.stderr.flush()
+    os._exit(EXIT_FAILED)
 
 
 class HealthServer:
@@ -62,14 +153,17 @@ class HealthServer:
         listen: host:port; port 0 takes a free one.
         health: what /ready says.
         metrics: what /metrics says.
+        end: ends a process that stalled and that nobody else has ended; told what stalled.
 
     Raises:
         Misconfigured: the address is no address, or it is taken.
     """
 
-    def __init__(self, listen: str, health: Health, metrics: Metrics) -> None:
+    def __init__(
+        self, listen: str, health: Health, metrics: Metrics, end: Callable[[dict[str, str]], None] = exit_stalled
+    ) -> None:
         try:
-            self._server = _Server(split_address(listen, least_port=0), _handler(health, metrics))
+            self._server = _Server(split_address(listen, least_port=0), _handler(health, metrics), health, end)
         except (OSError, ValueError) as error:
             raise Misconfigured(
                 f"cannot listen on {listen!r}: {getattr(error, 'strerror', None) or error}",
@@ -104,6 +198,30 @@ class _Server(ThreadingHTTPServer):
     allow_reuse_address = True
     allow_reuse_port = False
 
+    def __init__(
+        self,
+        address: tuple[str, int],
+        handler: type[BaseHTTPRequestHandler],
+        health: Health,
+        end: Callable[[dict[str, str]], None],
+    ) -> None:
+        self._health, self._end = health, end
+        self._stalled_at: float | None = None
+        super().__init__(address, handler)
+
+    def service_actions(self) -> None:
+        """Look, a few times a second, whether the process stalled and is still there.
+
+        What is seen at first may be a process that was stopped as a whole, and goes on now.
+        """
+        stalled = self._health.stalled(patience=2.0) if self._health.begun else {}
+        if not stalled:
+            self._stalled_at = None
+        elif self._stalled_at is None:
+            self._stalled_at = time.monotonic()
+        elif time.monotonic() - self._stalled_at > LATE_S:
+            self._end(stalled)
+
 
 def _handler(health: Health, metrics: Metrics) -> type[BaseHTTPRequestHandler]:
     class Handler(BaseHTTPRequestHandler):
@@ -112,7 +230,8 @@ def _handler(health: Health, metrics: Metrics) -> type[BaseHTTPRequestHandler]:
             if path == "/metrics":
                 self._answer(200, CONTENT_TYPE_LATEST, generate_latest(metrics.registry))
             elif path == "/live":
-                self._say(200, {"live": True})
+                stalled = health.stalled()
+                self._say(503 if stalled else 200, {"live": not stalled, "stalled": stalled})
             elif path == "/ready":
                 waiting = health.waiting
                 self._say(503 if waiting else 200, {"ready": not waiting, "waiting": waiting})

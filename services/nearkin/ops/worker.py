@@ -52,6 +52,9 @@ UNKNOWN_TRIES = 3
 #: How long a stopping worker may take to finish its batch, commit and leave.
 STOP_GRACE_S = 25.0
 
+#: The watchdog looks again within so many seconds, however long the broker takes to answer.
+WATCHDOG_S = 60.0
+
 #: How often the broker is asked which partitions the topics have.
 METADATA_MAX_AGE_MS = 5_000
 
@@ -236,7 +239,8 @@ class Worker:
         self._health.waits("broker", str(error))
 
     def _broker_heard(self, problem: Unavailable | None) -> None:
-        """Say whether the broker answers; called from the watchdog's thread."""
+        """Say whether the broker answers, and that the watchdog looks; called from its thread."""
+        self._health.beat("watchdog", within_s=max(WATCHDOG_S, self._settings.stall_timeout_s))
         if problem is None:
             self._health.ready("broker")
             return
