@@ -161,6 +161,26 @@ def test_feedback_that_breaks_the_contract_is_refused_at_once_and_not_sent(produ
     assert "ann" not in str(refusal.value)
 
 
+@pytest.mark.parametrize(
+    "publish",
+    [
+        lambda producer: producer.upsert("nearkin-probe-00", MUG),
+        lambda producer: producer.upsert("nearkin-probe-00", MUG, bulk=True),
+        lambda producer: producer.offer("nearkin-probe-", Offer()),
+        lambda producer: producer.delete("nearkin-probe-00"),
+        lambda producer: producer.visit("v", ["mug", "nearkin-probe-00"]),
+        lambda producer: producer.interaction("mug", "nearkin-probe-00", Action.CLICK),
+        lambda producer: producer.impressions("nearkin-probe-00", "r", "page", [Shown("mug", 1)]),
+    ],
+)
+def test_what_is_the_monitors_own_is_refused_at_once_and_not_sent(producer, publish):
+    with mock.patch.object(producer._kafka, "send") as send, pytest.raises(InvalidEvent) as refusal:
+        publish(producer)
+    send.assert_not_called()
+    assert refusal.value.reason == "reserved_id"
+    assert "nearkin-probe-" in refusal.value.remedy
+
+
 def test_an_event_that_breaks_the_contract_is_refused_at_once_and_not_sent(producer):
     with mock.patch.object(producer, "send") as send:
         for publish in (

@@ -36,7 +36,7 @@ INVALID = sorted((EXAMPLES / "invalid").glob("*.json"))
 NOW = 1_760_000_000_000
 
 #: Reasons that no item event has.
-OF_OTHERS = {"not_a_pseudonym", "self_pair", "repeated", "too_late", "in_future", "uneven"}
+OF_OTHERS = {"not_a_pseudonym", "self_pair", "reserved_id", "repeated", "too_late", "in_future", "uneven"}
 
 
 def deletion(**changes: Any) -> dict[str, Any]:

@@ -307,6 +307,12 @@ class TestSearching:
         assert await found(items, "a") == []
         assert await found(items, "hidden") == ["a"]
 
+    async def test_a_probe_is_found_as_a_hidden_item_is_whatever_its_status(self, items: ItemCollection) -> None:
+        await items.write([insert("a", NEAR), insert("nearkin-probe-00", NEAR)])
+        assert await found(items, "nearkin-probe-00") == ["a"]
+        (hits,) = await items.search([Search(VectorName.CONTENT, NEAR.content, 5, hidden=True)])
+        assert set(hits.ids) == {"a", "nearkin-probe-00"}
+
     async def test_a_hidden_item_is_found_where_that_is_asked_for_and_a_deleted_one_never(
         self, items: ItemCollection
     ) -> None:

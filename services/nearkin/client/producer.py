@@ -8,7 +8,7 @@ import math
 import threading
 import time
 import uuid
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from concurrent.futures import Future
 from dataclasses import dataclass
 from pathlib import Path
@@ -37,6 +37,7 @@ from nearkin.contracts.wire import refused
 from nearkin.core.errors import InvalidEvent, Misconfigured, NearkinError, PermanentError, Unavailable
 from nearkin.core.feedback import Action, Impressions, Interaction, Shown, Visit, VisitKind
 from nearkin.core.item import Content, Offer
+from nearkin.core.probe import PROBE_PREFIX
 from nearkin.core.pseudonym import KEY_FORM, PseudonymKey
 from nearkin.ops.kafka_security import PLAINTEXT, KafkaSecurity
 from nearkin.ops.reach import require_broker
@@ -79,6 +80,7 @@ class Producer:
         delivery_timeout_s: after so long without an acknowledgement an event's future fails.
         max_pending: how many events may wait for the broker before a call waits.
         clock: gives the time in milliseconds: that of events without one, and by which feedback is late or early.
+        may_probe: whether items may have ids of the monitor's probes; for the monitor alone, see `core.probe`.
         security: how the connection is protected: TLS, a user with a password, both or neither.
         pseudonym_key: makes pseudonyms of users: `<key id>:<64 hex digits>`; by default what `NEARKIN_PSEUDONYM_KEY`
             or its file says when the first user is named.
@@ -98,6 +100,7 @@ class Producer:
         max_pending: int = 10_000,
         clock: Callable[[], int] = now_ms,
         pseudonym_key: str | None = None,
+        may_probe: bool = False,
         security: KafkaSecurity = PLAINTEXT,
         **kafka_options: Any,
     ) -> None:
@@ -111,6 +114,7 @@ class Producer:
         self._key = None if pseudonym_key is None else _parsed(pseudonym_key)
         require_broker(bootstrap, connect_timeout_s)
         self._bootstrap, self._clock, self._closed = bootstrap, clock, False
+        self._may_probe = may_probe
         self._free = threading.BoundedSemaphore(max_pending)
         delivery_ms = int(delivery_timeout_s * 1000)
         options = {
@@ -362,11 +366,26 @@ class Producer:
         except UnicodeEncodeError:
             raise refused("surrogate", "user", "it holds a lone surrogate") from None
 
-    def send(self, key: bytes, value: bytes, topic: Topic = ITEMS) -> "Future[Published]":
+    def send(
+        self,
+        key: bytes,
+        value: bytes,
+        topic: Topic = ITEMS,
+        *,
+        headers: Sequence[tuple[str, bytes]] = (),
+        partition: int | None = None,
+    ) -> "Future[Published]":
         """Send a record that `nearkin.contracts` made or checked.
 
+        Args:
+            key: its key.
+            value: its value.
+            topic: where it goes.
+            headers: what goes with it.
+            partition: where it must lie; by its key where this is None.
+
         Raises:
-            InvalidEvent: the key or the value is not bytes.
+            InvalidEvent: the key or the value is not bytes, or the key is of an item whose id is reserved.
             Misconfigured: the topic is missing, or the broker refuses this producer.
             PermanentError: this producer is closed.
             Unavailable: the broker does not answer.
@@ -375,10 +394,12 @@ class Producer:
             if not isinstance(part, bytes):
                 problem = f"it is of the type {type(part).__name__}, and must be bytes"
                 raise InvalidEvent(problem, field=name, remedy="give what encodes events", reason="wrong_type")
+        if key.startswith(_PROBES) and topic in (ITEMS, ITEMS_BULK) and not self._may_probe:
+            raise refused("reserved_id", "id", f"ids that begin with {PROBE_PREFIX} are of the monitor's probes")
         outcome: Future[Published] = Future()
         self._free.acquire()
         try:
-            sent = self._kafka.send(topic.name, key=key, value=value)
+            sent = self._kafka.send(topic.name, key=key, value=value, headers=list(headers), partition=partition)
         except KafkaError as error:
             self._free.release()
             raise self._explain(error, topic.name) from error
@@ -453,6 +474,8 @@ class Producer:
         # Whoever leaves because of an error wants to leave now.
         self.close(None if error is None else 0)
 
+
+_PROBES = PROBE_PREFIX.encode()
 
 #: Options of KafkaProducer that name files; it would search for a missing one until its time is over.
 _FILES = ("ssl_cafile", "ssl_certfile", "ssl_keyfile", "ssl_crlfile")

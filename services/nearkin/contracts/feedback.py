@@ -29,6 +29,7 @@ from nearkin.contracts.wire import (
 )
 from nearkin.core.errors import InvalidEvent
 from nearkin.core.feedback import Action, Impressions, Interaction, Shown, Visit, VisitKind
+from nearkin.core.probe import is_probe
 
 RequestId = Annotated[str, Meta(min_length=1, max_length=limits.MAX_REQUEST_ID, pattern=limits.ID_PATTERN)]
 Surface = Annotated[str, Meta(min_length=1, max_length=limits.MAX_SURFACE, pattern=limits.ID_PATTERN)]
@@ -171,6 +172,7 @@ def encode_visit(event: Visit) -> tuple[bytes, bytes]:
     fields = _fields(event)
     fields |= {"kind": "visit", "visit_kind": event.kind}
     wire = _converted(fields, WireVisit)
+    _require_items("items", *wire.items)
     return encode_value(wire.visit_id, wire)
 
 
@@ -277,8 +279,16 @@ def _require_finite(number: object, field: str) -> None:
         raise refused("not_finite", field, "the number is not finite")
 
 
+def _require_items(field: str, *item_ids: str) -> None:
+    """Refuse what is said of probes: nobody was shown one, and nobody may be."""
+    if any(map(is_probe, item_ids)):
+        raise refused("reserved_id", field, "it is the id of a probe")
+
+
 def _require_slate(wire: WireImpressions) -> None:
     items = {place.item_id for place in wire.positions}
+    _require_items("anchor", wire.anchor)
+    _require_items("positions", *items)
     if wire.anchor in items:
         raise refused("self_pair", "positions", "the anchor is among the items that were shown")
     if len(items) < len(wire.positions):
@@ -288,6 +298,8 @@ def _require_slate(wire: WireImpressions) -> None:
 
 
 def _require_pair(wire: WireInteraction) -> None:
+    _require_items("anchor", wire.anchor)
+    _require_items("item_id", wire.item_id)
     if wire.item_id == wire.anchor:
         raise refused("self_pair", "item_id", "it is the anchor")
 
@@ -327,6 +339,7 @@ def _interaction(wire: WireInteraction) -> Interaction:
 
 
 def _visit(wire: WireVisit) -> Visit:
+    _require_items("items", *wire.items)
     return Visit(
         event_id=wire.event_id,
         occurred_at=wire.occurred_at,

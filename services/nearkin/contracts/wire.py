@@ -41,6 +41,7 @@ REMEDIES: Final = {
     "bad_key": "make the record's key the id that the event has in that field, in UTF-8",
     "not_a_pseudonym": "send <key id>:<32 hex digits>, which the client makes of a user, or leave the field out",
     "self_pair": "leave the anchor out: an item is no neighbour of itself",
+    "reserved_id": "use another id: those that begin with nearkin-probe- are the monitor's",
     "repeated": "name each item and each position of a slate once",
     "uneven": "give an item as many features as there are names, or none",
     "too_late": "send feedback within 30 days of when it happened",

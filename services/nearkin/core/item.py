@@ -13,6 +13,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from enum import StrEnum
 
+from nearkin.core.probe import is_probe
+
 #: Versions are compared as doubles by the index, so they must stay below 2**53.
 MAX_VERSION = 2**53 - 1
 
@@ -137,8 +139,8 @@ class ItemState:
 
     @property
     def is_visible(self) -> bool:
-        """Whether a look-up may return the item."""
-        return self.content is not None and self.content.status is Status.ACTIVE
+        """Whether a look-up may return the item; a probe is returned to the monitor alone."""
+        return self.content is not None and self.content.status is Status.ACTIVE and not is_probe(self.id)
 
     @property
     def is_deleted(self) -> bool:

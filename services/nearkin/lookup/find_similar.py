@@ -149,6 +149,13 @@ class _Gathered:
             self.named[source] = listed
 
     @property
+    def can_do_without_index(self) -> bool:
+        """Whether what is remembered answers it."""
+        if self.evidence is None or not self.scored or self.lookup.is_of_probes:
+            return False
+        return _judged_by_facts(self.lookup.filter)
+
+    @property
     def named_ids(self) -> tuple[str, ...]:
         """What is named, each once."""
         return tuple(dict.fromkeys([item_id for listed in self.named.values() for item_id in listed]))
@@ -333,7 +340,7 @@ class FindSimilar:
                 gathered.append(remembered)
             elif isinstance(searched, Unavailable):
                 one.scored = self._recalled(one.named_ids)
-                if one.evidence is None or not one.scored or not _judged_by_facts(one.lookup.filter):
+                if not one.can_do_without_index:
                     gathered.append(_given_up(searched))
                     continue
                 one.degraded.append("index")
@@ -346,6 +353,9 @@ class FindSimilar:
             else:
                 one.query, one.hits, one.scored = found.query, found.hits, found.named
                 one.anchor = _anchor(one.lookup, searched.anchors)
+                if one.lookup.is_of_probes:
+                    gathered.append(one)
+                    continue  # nobody else may be shown what it found
                 for hits in found.hits.values():
                     self._remember(hits)
                 if one.query is not None:
@@ -363,7 +373,7 @@ class FindSimilar:
             read = one.lookup.wants_evidence and "evidence" not in one.degraded
             thin = read and (one.evidence is None or len(one.evidence.candidates) < THIN)
             unknown = one.query is None and collection is not None
-            if not (one.lookup.is_ranked and (thin or unknown)):
+            if not (one.lookup.is_ranked and (thin or unknown)) or one.lookup.is_of_probes:
                 continue
             popular = self._stream.popular(one.anchor.categories if one.anchor else (), POPULAR_CANDIDATES)
             # Of an anchor that it does not know, the index was asked nothing, not even what others named.

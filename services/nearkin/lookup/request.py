@@ -4,6 +4,7 @@ from dataclasses import dataclass, field
 
 from nearkin.core.filters import ItemFilter
 from nearkin.core.item import Content
+from nearkin.core.probe import PROBE_MARKET
 from nearkin.core.retrieval import Ranking, Retrieval
 
 #: How many neighbours a look-up gets that does not say.
@@ -48,3 +49,8 @@ class SimilarTo:
     def wants_evidence(self) -> bool:
         """Whether what people did matters to the answer."""
         return self.is_ranked and self.ranking is not Ranking.CONTENT
+
+    @property
+    def is_of_probes(self) -> bool:
+        """Whether probes are looked for, and nothing else: the monitor's look-up, which nobody must learn from."""
+        return self.filter.market == PROBE_MARKET

@@ -23,6 +23,7 @@ from nearkin.core.errors import InvalidRequest, Misconfigured, NothingToEncode, 
 from nearkin.core.filters import ItemFilter
 from nearkin.core.item import Content
 from nearkin.core.ports import ContentEncoder, IndexedItem, ItemCollection, Search
+from nearkin.core.probe import is_probe
 from nearkin.core.retrieval import Ranking, Retrieval
 from nearkin.core.vectors import Hits, VectorName, Vectors
 from nearkin.lookup.request import SimilarTo
@@ -171,21 +172,27 @@ def _searches(
 ) -> _Searches | PermanentError:
     if isinstance(query, PermanentError):
         return query
+    probes = lookup.is_of_probes
+    if isinstance(query, str) and is_probe(query) and not probes:
+        return _not_there(query)
     depth = max(candidates, lookup.k) if lookup.retrieval is Retrieval.FUSED else lookup.k
     searches: _Searches = {}
     if named:
         dense = query if isinstance(query, str) else query.content
-        searches[_NAMED] = Search(VectorName.CONTENT, dense, len(named), lookup.filter, exact=True, among=named)
+        searches[_NAMED] = Search(
+            VectorName.CONTENT, dense, len(named), lookup.filter, exact=True, among=named, hidden=probes
+        )
         if lookup.ranking is Ranking.EVIDENCE:
             return searches
     if lookup.retrieval is not Retrieval.LEXICAL:
         dense = query if isinstance(query, str) else query.content
-        searches[VectorName.CONTENT] = Search(VectorName.CONTENT, dense, depth, lookup.filter)
+        searches[VectorName.CONTENT] = Search(VectorName.CONTENT, dense, depth, lookup.filter, hidden=probes)
     if lookup.retrieval is not Retrieval.DENSE:
         if isinstance(query, str):
-            searches[VectorName.LEXICAL] = Search(VectorName.LEXICAL, query, depth, lookup.filter)
+            searches[VectorName.LEXICAL] = Search(VectorName.LEXICAL, query, depth, lookup.filter, hidden=probes)
         elif len(query.lexical.indices):
-            searches[VectorName.LEXICAL] = Search(VectorName.LEXICAL, query.lexical, depth, lookup.filter)
+            words = query.lexical
+            searches[VectorName.LEXICAL] = Search(VectorName.LEXICAL, words, depth, lookup.filter, hidden=probes)
     if not searches:
         return InvalidRequest(
             "holds no word to search by", field="anchor.content", remedy="give it words, or ask for dense retrieval"
@@ -246,11 +253,19 @@ def _refusal(item_id: str, item: IndexedItem | None) -> UnknownItem | None:
     if item is not None and item.state.is_present:
         return None
     if item is None:
-        problem, remedy = "is not in the index", "publish it, or look up by its content"
-    elif item.state.is_deleted:
+        return _not_there(item_id)
+    if item.state.is_deleted:
         problem, remedy = "is deleted", "publish it again with a newer version, or look up by its content"
     else:
         problem, remedy = "has an offer but no content yet", "publish its content, or look up by its content"
+    return _unknown(item_id, problem, remedy)
+
+
+def _not_there(item_id: str) -> UnknownItem:
+    return _unknown(item_id, "is not in the index", "publish it, or look up by its content")
+
+
+def _unknown(item_id: str, problem: str, remedy: str) -> UnknownItem:
     return UnknownItem(f"item {item_id!r} {problem}", field="anchor.item_id", remedy=remedy, reason="unknown_item")
 
 
@@ -289,6 +304,8 @@ def _found(lookup: SimilarTo, query: Query | PermanentError, hits: _Found | Perm
         return query
     # The search leaves the anchor out; should an engine slip, the promises of an answer still hold.
     distinct = {name: _distinct(some, lookup.anchor) for name, some in hits.items()}
+    if lookup.is_of_probes:
+        distinct = {name: Hits.of(hit for hit in some if is_probe(hit.id)) for name, some in distinct.items()}
     named = distinct.pop(_NAMED, Hits())
     distinct.pop(_ANCHOR, None)
     anchor = next((hit.facts for hit in hits.get(_ANCHOR, ())), None)

@@ -31,7 +31,9 @@ from nearkin.core.errors import (
     UnknownItem,
 )
 from nearkin.core.ports import ContentEncoder, EvidenceStore, ItemCollection, ItemIndex
+from nearkin.core.probe import PROBE_MARKET, is_probe
 from nearkin.core.rules import Curation
+from nearkin.lookup.authorise import Authorise, TokenFile
 from nearkin.lookup.encode_answer import encode_answer, encode_item, logged
 from nearkin.lookup.engines import FLOOR_S, Engine
 from nearkin.lookup.find_similar import Answer, Depths, FindSimilar
@@ -42,6 +44,7 @@ from nearkin.lookup.rank_candidates import Ordering
 from nearkin.lookup.recall_evidence import RecallEvidence
 from nearkin.lookup.request import SimilarTo
 from nearkin.ops.addresses import split_address
+from nearkin.ops.grpc_tls import ServerCertificate
 from nearkin.ops.health import Health
 from nearkin.ops.logs import describe, fields
 from nearkin.ops.metrics import Metrics
@@ -170,7 +173,7 @@ class LookupService(lookup_pb2_grpc.LookupServiceServicer):
         answers = await self._find(named, allowed_s)
         now_ms = time.time_ns() // 1_000_000
         for answer in answers:
-            if isinstance(answer, Answer):
+            if isinstance(answer, Answer) and not answer.lookup.is_of_probes:
                 self._metrics.answers.labels(answer.draw.value).inc()
                 for part in answer.degraded:
                     self._metrics.degraded.labels(part).inc()
@@ -210,8 +213,9 @@ class LookupService(lookup_pb2_grpc.LookupServiceServicer):
             log.exception("%s failed in a way that is not foreseen", method)
             code, message = grpc.StatusCode.INTERNAL, "the look-up failed; the server's log says why"
         finally:
-            self._metrics.lookups.labels(method, code.name).inc()
-            self._metrics.lookup_seconds.labels("total").observe(time.perf_counter() - started)
+            if not _is_of_probes(request):
+                self._metrics.lookups.labels(method, code.name).inc()
+                self._metrics.lookup_seconds.labels("total").observe(time.perf_counter() - started)
         if code is not grpc.StatusCode.OK:
             await context.abort(code, message)
         return response
@@ -251,6 +255,17 @@ async def _deadline(remaining: float | None, longest: float) -> AsyncIterator[fl
         ) from error
 
 
+def _is_of_probes(request: Message) -> bool:
+    """Whether the monitor asks: what users see of look-ups is counted without it."""
+    match request:
+        case wire.FindSimilarRequest():
+            return request.filter.market == PROBE_MARKET
+        case wire.GetItemsRequest():
+            return bool(request.item_ids) and is_probe(request.item_ids[0])
+        case _:
+            return False
+
+
 def _status(error: NearkinError) -> tuple[grpc.StatusCode, str]:
     code = next((code for kind, code in _CODES.items() if isinstance(error, kind)), grpc.StatusCode.INTERNAL)
     return code, str(error)
@@ -277,6 +292,7 @@ class LookupServer:
         curation: tells what was decided by hand, as of now.
         log_answer: takes what was answered; must neither wait nor raise.
         clock: whether evidence is decayed to the wall's time or to that of the newest event.
+        tokens: who may call what; everybody everything where it is None.
 
     Attributes:
         stream: what is known of the stream as a whole.
@@ -295,6 +311,7 @@ class LookupServer:
         curation: Callable[[], Curation] = Curation,
         log_answer: Callable[[LoggedAnswer], None] = lambda _: None,
         clock: Literal["wall", "stream"] = "wall",
+        tokens: TokenFile | None = None,
     ) -> None:
         self._index, self._encoder, self._readiness = index, encoder, readiness
         items = Engine("index", metrics)
@@ -316,6 +333,7 @@ class LookupServer:
         )
         most = limits.max_message_bytes * _TRANSPORT_SLACK
         self._server = grpc.aio.server(
+            interceptors=[] if tokens is None else [Authorise(tokens, metrics)],
             options=[
                 ("grpc.max_receive_message_length", most),
                 ("grpc.max_send_message_length", -1),
@@ -332,11 +350,12 @@ class LookupServer:
         reflection.enable_server_reflection((SERVICE, health.SERVICE_NAME, reflection.SERVICE_NAME), self._server)
         self._following: list[asyncio.Task[None]] = []
 
-    async def start(self, listen: str) -> str:
+    async def start(self, listen: str, certificate: ServerCertificate | None = None) -> str:
         """Serve, and follow the index from now on.
 
         Args:
             listen: host:port; port 0 takes a free one.
+            certificate: what is shown there, by TLS; nothing is encrypted where it is None.
 
         Returns:
             The address that is served.
@@ -351,7 +370,10 @@ class LookupServer:
                 str(error), field="NEARKIN_LOOKUP_LISTEN", remedy="set it to such as 127.0.0.1:7700", reason="setting"
             ) from error
         try:
-            taken = self._server.add_insecure_port(listen)
+            if certificate is None:
+                taken = self._server.add_insecure_port(listen)
+            else:
+                taken = self._server.add_secure_port(listen, certificate.credentials())
         except RuntimeError as error:
             await self._server.stop(None)
             raise Misconfigured(
