@@ -12,9 +12,20 @@ from nearkin.core.ports import ContentEncoder
 from nearkin.encoders.bundle import load_encoder
 
 
+def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
+    """Which broker a test stands on: `make chaos` runs the whole suite on Apache Kafka too, `.ci/run` what is marked.
+
+    Tests that need Apache Kafka, as the embedded broker keeps nothing over its death, have `parts` of their own.
+    """
+    if "broker" in metafunc.fixturenames:
+        both = os.environ.get("NEARKIN_CHAOS_ROUNDS") or metafunc.definition.get_closest_marker("apache_kafka")
+        metafunc.parametrize("broker", ["embedded broker", "Apache Kafka"] if both else ["embedded broker"])
+
+
 @pytest.fixture
-def parts(tmp_path: Path) -> Iterator[Parts]:
-    with Parts(tmp_path / "parts") as running:
+def parts(tmp_path: Path, broker: str, request: pytest.FixtureRequest) -> Iterator[Parts]:
+    jars = request.getfixturevalue("apache_kafka") if broker == "Apache Kafka" else None
+    with Parts(tmp_path / "parts", jars) as running:
         yield running
 
 

@@ -101,8 +101,8 @@ def publish(streams: Streams, records: Sequence[Sent]) -> None:
         for each in records
     ]
     streams.producer.flush(60)
-    for each in waiting:
-        streams.note(each.get(timeout=60))
+    for each, sent in zip(waiting, records, strict=True):
+        streams.note(each.get(timeout=60), sent.key, sent.value)
 
 
 def _clock(draw: random.Random, now_ms: int) -> int:

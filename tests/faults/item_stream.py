@@ -7,6 +7,7 @@ it deletes. The reference merges nothing but `core.item.merge`, over the events 
 
 import asyncio
 import random
+from collections import deque
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from functools import reduce
@@ -23,6 +24,9 @@ OCCURRED_AT = 1_760_000_000_000
 COLOURS = ("red", "green", "blue", "white", "black", "pink", "silver", "gold")
 
 _PAGE = 500
+
+#: The versions of one history lie below so many.
+_VERSIONS = 1_000_000
 
 
 @dataclass(frozen=True, slots=True)
@@ -61,10 +65,46 @@ def make_stream(seed: int, items: int, repeated: float = 0.2) -> list[Event]:
     return stream
 
 
-def _history(item: CatalogueItem, draw: random.Random) -> list[Event]:
+class ItemStream:
+    """Makes events without end, of few items: each gets another history again and again, newer than the former one.
+
+    Some events come again, nearly at once or when far newer ones have come.
+
+    Args:
+        seed: the same seed gives the same stream.
+        items: of how many products.
+    """
+
+    def __init__(self, seed: int | str, items: int = 200) -> None:
+        self._draw = random.Random(seed)
+        self._items = self._draw.sample(load_catalogue(), items)
+        self._histories = 0
+        self._coming: list[Event] = []
+        self._before: deque[Event] = deque(maxlen=2000)
+
+    def make(self, events: int) -> list[Event]:
+        """The next events; a fifth of them came before."""
+        made = []
+        for _ in range(events):
+            if self._before and self._draw.random() < 0.2:
+                back = min(int(self._draw.expovariate(1 / 200)) + 1, len(self._before))
+                made.append(self._before[-back])
+                continue
+            if not self._coming:
+                some = self._draw.sample(self._items, len(self._items) // 4)
+                start = self._histories * _VERSIONS
+                self._coming = [event for item in some for event in _history(item, self._draw, start)]
+                self._draw.shuffle(self._coming)
+                self._histories += 1
+            made.append(self._coming.pop())
+            self._before.append(made[-1])
+        return made
+
+
+def _history(item: CatalogueItem, draw: random.Random, start: int = 0) -> list[Event]:
     """One product's events. No two of a kind share a version, which would be a producer's error."""
     kinds = draw.choices([Kind.UPSERTED, Kind.OFFERED, Kind.DELETED], weights=[5, 3, 1], k=draw.randint(1, 6))
-    versions = sorted(draw.sample(range(1_000_000), 2 * len(kinds)))
+    versions = sorted(start + version for version in draw.sample(range(_VERSIONS), 2 * len(kinds)))
     return [
         _event(item, kind, version, draw.choice([version, offer_version]), draw)
         for kind, version, offer_version in zip(kinds, versions[::2], versions[1::2], strict=True)

@@ -320,9 +320,11 @@ class Parts:
         self.lookup = self._service("lookup", "nearkin.lookup", NEARKIN_LOOKUP_LISTEN=listen)
         self.streams = Streams(self.bootstrap)
 
-    def indexer(self, lane: str, name: str = "") -> Part:
+    def indexer(self, lane: str, name: str = "", **environment: str) -> Part:
         """An indexer of a lane; another one where a name is given."""
-        return self._service(name or f"indexer-{lane}", "nearkin.indexer", NEARKIN_INDEXER_LANE=lane)
+        return self._service(
+            name or f"indexer-{lane}", "nearkin.indexer", **{"NEARKIN_INDEXER_LANE": lane, **environment}
+        )
 
     def feedback_worker(self, name: str = "feedback", **environment: str) -> Part:
         """A worker that brings feedback into the evidence, by the position priors that everybody begins with."""

@@ -64,6 +64,7 @@ async def test_a_supervised_stack_survives_kills_of_every_part_that_keeps_someth
     await run_stack(tmp_path / "stack", work, report=lambda name, what: print(f"{name}: {what}"), patience=PATIENCE)
 
 
+@pytest.mark.apache_kafka
 def test_when_one_of_two_indexers_is_killed_the_other_takes_its_partitions_over(
     parts: Parts, encoder: ContentEncoder, seed: int
 ) -> None:

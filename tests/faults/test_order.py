@@ -12,6 +12,7 @@ from nearkin.core.ports import ContentEncoder
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(300)]
 
 
+@pytest.mark.apache_kafka
 def test_shuffled_and_repeated_events_of_the_same_items_on_both_lanes_at_once_leave_the_newest_state(
     parts: Parts, encoder: ContentEncoder, seed: int
 ) -> None:

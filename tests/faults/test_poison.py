@@ -79,6 +79,7 @@ POISONS = [
 ]
 
 
+@pytest.mark.apache_kafka
 def test_every_kind_of_bad_event_becomes_a_dead_letter_and_the_next_event_is_served(
     parts: Parts, encoder: ContentEncoder
 ) -> None:
