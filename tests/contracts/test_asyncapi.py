@@ -10,6 +10,7 @@ import yaml
 from nearkin.contracts import topics
 from nearkin.core.errors import InvalidEvent
 from nearkin.ops.failures import dead_letter
+from nearkin.ops.letters import LetterId, Settled, marker_headers
 from nearkin.ops.record import Record, Rejected
 
 SCHEMAS = Path(__file__).parents[2] / "schemas"
@@ -85,7 +86,7 @@ def test_a_topic_takes_each_kind_by_its_schema_with_an_id_as_key(topic: topics.T
 @pytest.mark.parametrize("topic", topics.SOURCES, ids=lambda topic: topic.name)
 def test_dead_letters_have_the_headers_that_it_says(topic: topics.Topic) -> None:
     messages = CHANNELS[topic.dead_letters.name]["messages"]
-    assert list(messages) == ["deadLetter"]
+    assert list(messages) == ["deadLetter", "settled"]
     headers = target(messages["deadLetter"])["headers"]
     record = Record(topic.name, partition=0, offset=7, timestamp_ms=1, key=None, value=b"{")
     error = InvalidEvent("the value is not JSON", remedy="send one JSON object", reason="not_json")
@@ -94,3 +95,10 @@ def test_dead_letters_have_the_headers_that_it_says(topic: topics.Topic) -> None
     large = record._replace(value=b"{" * 5_000_000)
     cut = [name for name, _ in dead_letter(Rejected(large, error), topic.dead_letters, 2).headers]
     assert cut == list(headers["properties"])
+
+
+def test_markers_have_the_headers_that_it_says() -> None:
+    headers = target(CHANNELS["items.v1.dlq"]["messages"]["settled"])["headers"]
+    written = marker_headers(LetterId("items.v1.dlq", 0, 7), Settled.DROPPED, "a test", 2)
+    assert [name for name, _ in written] == headers["required"] == list(headers["properties"])
+    assert headers["properties"]["nearkin-settled"]["enum"] == list(Settled)

@@ -14,7 +14,7 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
-from nearkin.cli.find_refusals import Refusal, find_refusals, refusals_as_json, show_refusals
+from nearkin.cli.find_refusals import find_refusals, refusals_as_json, show_refusals
 from nearkin.cli.printable import printable
 from nearkin.cli.target import data_option, target
 from nearkin.cli.terminal import terminal
@@ -22,6 +22,7 @@ from nearkin.core.errors import NearkinError, Unavailable
 
 if TYPE_CHECKING:
     from nearkin.core.evidence import AnchorEvidence, Source
+    from nearkin.ops.letters import Letter
     from nearkin.ops.settings import Settings
 
 #: How many pairs a table shows, unless more are asked for.
@@ -132,9 +133,9 @@ def evidence(anchor: str, shown: int, clock: str | None, as_json: bool, data: Pa
     """
     settings = target(data)
     known, problems = asyncio.run(_read(settings, anchor, clock or settings.clock))
-    refusals: list[Refusal] = []
+    refusals: list[Letter] = []
     try:
-        refusals = find_refusals(settings.kafka_bootstrap, anchor)
+        refusals = find_refusals(settings.kafka_bootstrap, anchor, security=settings.kafka_security)
     except Unavailable as error:
         problems.append(f"refusals could not be looked for: {error}")
     if known is None:
@@ -248,7 +249,7 @@ async def _read(settings: "Settings", anchor: str, clock: str) -> tuple[Known | 
 async def _titles(settings: "Settings", ids: Sequence[str]) -> dict[str, str]:
     from nearkin.client.lookup import LookupClient
 
-    async with LookupClient(settings.lookup_address) as lookups:
+    async with LookupClient.by_settings(settings) as lookups:
         parts = [await lookups.items(ids[start : start + 1000]) for start in range(0, len(ids), 1000)]
     return {one.id: one.title for part in parts for one in part}
 
@@ -259,7 +260,7 @@ async def _located(settings: "Settings", guards: "Mapping[Source, int]") -> list
     from nearkin.ops.read_log import Logs
 
     partitions = {source.partition for source in guards}
-    logs = await Logs(settings.kafka_bootstrap).describe(
+    logs = await Logs(settings.kafka_bootstrap, settings.kafka_security).describe(
         (topic.name, partition) for topic in (FEEDBACK, VISITS) for partition in partitions
     )
     ends = {(log.topic_id, partition): (topic, log.end) for (topic, partition), log in logs.items()}

@@ -9,11 +9,12 @@ from typing import Any
 import click
 from rich.table import Table
 
-from nearkin.cli.find_refusals import Refusal, find_refusals, refusals_as_json, show_refusals
+from nearkin.cli.find_refusals import find_refusals, refusals_as_json, show_refusals
 from nearkin.cli.printable import printable
 from nearkin.cli.target import data_option, target
 from nearkin.cli.terminal import terminal
 from nearkin.core.errors import Unavailable
+from nearkin.ops.letters import Letter
 
 _MEANING = {
     "visible": "look-ups return it",
@@ -37,12 +38,12 @@ def item(item_id: str, as_json: bool, data: Path | None) -> None:
     from nearkin.client.lookup import BlockingLookupClient
 
     settings = target(data)
-    with BlockingLookupClient(settings.lookup_address) as lookups:
+    with BlockingLookupClient.by_settings(settings) as lookups:
         (record,) = lookups.items([item_id])
     problem = ""
-    refusals: list[Refusal] = []
+    refusals: list[Letter] = []
     try:
-        refusals = find_refusals(settings.kafka_bootstrap, item_id)
+        refusals = find_refusals(settings.kafka_bootstrap, item_id, security=settings.kafka_security)
     except Unavailable as error:
         problem = f"refusals could not be looked for: {error}"
     known = record.status.value != "unknown"
@@ -65,7 +66,7 @@ def item(item_id: str, as_json: bool, data: Path | None) -> None:
         raise click.exceptions.Exit(4)
 
 
-def _show(said: dict[str, Any], refusals: Sequence[Refusal], problem: str) -> None:
+def _show(said: dict[str, Any], refusals: Sequence[Letter], problem: str) -> None:
     console = terminal()
     table = Table(show_header=False)
     for name, value in said.items():

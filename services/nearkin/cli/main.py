@@ -16,6 +16,7 @@ import click
 import nearkin
 from nearkin.cli.delete import delete
 from nearkin.cli.demo import demo
+from nearkin.cli.dlq import dlq
 from nearkin.cli.evaluate import evaluate
 from nearkin.cli.evidence import evidence
 from nearkin.cli.fit import fit
@@ -134,6 +135,7 @@ for command in (
     item,
     evidence,
     priors,
+    dlq,
     topics,
     split,
     fit,

@@ -420,6 +420,18 @@ class Producer:
         sent.add_errback(failed)
         return outcome
 
+    def partitions(self, topic: Topic) -> frozenset[int]:
+        """The partitions of a topic.
+
+        Raises:
+            Misconfigured: the broker refuses this producer.
+            Unavailable: the broker does not answer, or has no such topic.
+        """
+        try:
+            return frozenset(self._kafka.partitions_for(topic.name))
+        except KafkaError as error:
+            raise self._explain(error, topic.name) from error
+
     def flush(self, timeout_s: float | None = None) -> None:
         """Wait until every event sent so far has its outcome.
 

@@ -30,7 +30,7 @@ from nearkin.core.counting import Counting, count, most_pairs_of
 from nearkin.core.errors import InvalidEvent
 from nearkin.core.evidence import Effect, Outcome, ShardBatch, Source, Tally
 from nearkin.core.feedback import Impressions, Interaction, Visit
-from nearkin.ops.failures import unforeseen
+from nearkin.ops.failures import NEW_EVENT_ID, unforeseen
 from nearkin.ops.record import Place, Record, Rejected
 
 FeedbackEvent = Impressions | Interaction | Visit
@@ -318,7 +318,7 @@ def _require_timely_now(event: FeedbackEvent, now_ms: int) -> None:
     try:
         require_timely(event, now_ms)
     except InvalidEvent as error:
-        more = "send it under a new event_id, as this one is taken for one that came"
+        more = f"send it {NEW_EVENT_ID}, as this one is taken for one that came"
         if error.reason == "in_future" and is_complaint(event) and event.user is not None:
             more += " (and the complaint for made: it counts only after NEARKIN_FEEDBACK_WINDOW offsets without it)"
         raise _with_more(error, more) from None

@@ -36,6 +36,8 @@ FRAME_BYTES = 16 * 1024
 #: What a cut letter keeps of its key: more than any item's id has.
 KEY_BYTES = 4 * 1024
 
+#: Stands in the remedy of feedback whose event_id the worker took note of: under it, it would be taken for a repeat.
+NEW_EVENT_ID = "under a new event_id"
 
 #: So many events in a row that fail as nobody foresaw are no accident of the events.
 POISON_LIMIT = 3
@@ -116,7 +118,7 @@ def unforeseen(record: Record, failure: Exception, in_a_row: int) -> Rejected:
         record,
         InvalidEvent(
             f"it fails in a way nobody foresaw: {describe(failure)}",
-            remedy="report it with this dead letter; send it again once it is mended, feedback under a new event_id",
+            remedy=f"report it with this dead letter; send it again once it is mended, feedback {NEW_EVENT_ID}",
             reason="internal",
         ),
     )
