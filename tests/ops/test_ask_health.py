@@ -22,7 +22,7 @@ def ask(listen: str, *words: str) -> subprocess.CompletedProcess[str]:
 def test_a_service_that_waits_is_live_and_not_ready(host):
     metrics = Metrics(CollectorRegistry())
     health = Health(metrics, "index")
-    with HealthServer(f"{host}:0", health, metrics) as server:
+    with HealthServer(f"{host}:0", health, metrics, insecure=True) as server:
         waits, lives = ask(server.address, "ready"), ask(server.address, "live")
         health.ready("index")
         ready = ask(server.address, "ready")

@@ -103,6 +103,21 @@ def test_an_address_that_cannot_be_served_names_the_setting(metrics, listen):
         HealthServer(listen, Health(metrics), metrics)
 
 
+def test_it_is_served_on_an_ipv6_address_too(metrics):
+    with HealthServer("[::1]:0", Health(metrics), metrics) as server:
+        assert server.address.startswith("[::1]:")
+        assert get(server, "/live")[0] == 200
+
+
+@pytest.mark.parametrize("listen", ["0.0.0.0:0", "[::]:0"])
+def test_it_is_reached_from_other_machines_only_where_the_operator_says_so(metrics, listen):
+    with pytest.raises(Misconfigured, match=r"NEARKIN_METRICS_LISTEN.*set NEARKIN_LISTEN_INSECURE=true"):
+        HealthServer(listen, Health(metrics), metrics)
+
+    with HealthServer(listen, Health(metrics), metrics, insecure=True) as server:
+        assert get(server, "/live")[0] == 200
+
+
 def test_a_process_whose_event_loop_hangs_is_not_ready_soon_and_not_live_in_the_end(metrics):
     clock = Clock()
     health = Health(metrics, stall_timeout_s=30, clock=clock)

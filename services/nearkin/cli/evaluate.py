@@ -278,7 +278,7 @@ async def _answer(
     from nearkin.client.lookup import LookupClient
 
     anchors = [anchor for found in known.evaluation.truth.slices.values() for anchor in found]
-    async with LookupClient(settings.lookup_address) as lookups:
+    async with LookupClient.by_settings(settings) as lookups:
         with _timed(done, "items"):
             task = progress.add_task("items to the index", total=len(records))
             ids = [str(line.fields["id"]) for line in known.items]

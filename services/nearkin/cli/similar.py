@@ -153,7 +153,7 @@ def similar(
         category_prefix=category_prefix or (),
         **conditions,
     )
-    with BlockingLookupClient(target(data).lookup_address) as lookups:
+    with BlockingLookupClient.by_settings(target(data)) as lookups:
         found = lookups.similar(
             item_id=item_id,
             content=None if text is None else Content(title=text),

@@ -45,6 +45,8 @@ def target(data: Path | None) -> Settings:
         found = {name: value for name, value in found.items() if name not in settings.model_fields_set}
     if "kafka_bootstrap" in found:
         found["kafka_protocol"] = "plaintext"  # whatever stands in the environment is of other brokers
+    if "redis_url" in found:
+        found |= {"redis_username": "", "redis_password": None}
     if (context := click.get_current_context(silent=True)) is not None:
         context.meta[_SERVED] = {
             engine: data or settings.up_data for engine, name in _ADDRESSES.items() if name in found

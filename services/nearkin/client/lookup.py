@@ -11,7 +11,8 @@ what a call returns and that it is awaited. What a call means is below them, onc
 
 import asyncio
 import json
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+import re
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field, fields, is_dataclass
 from enum import StrEnum
@@ -39,6 +40,10 @@ from nearkin.core.filters import ItemFilter
 from nearkin.core.item import CategoryPath, Content
 from nearkin.core.retrieval import Ranking, Retrieval
 from nearkin.ops.addresses import require_target
+from nearkin.ops.credential import Credential
+from nearkin.ops.grpc_tls import FollowingChannel
+from nearkin.ops.settings import Settings
+from nearkin.ops.tls import Tls
 
 #: How long a call may take that does not say, in seconds.
 DEFAULT_TIMEOUT_S = 5.0
@@ -174,13 +179,24 @@ class LookupClient:
 
     Args:
         address: host:port of the look-up service, or a gRPC target such as dns:///lookup:7700.
+        tls: how the connection is protected; in the open where it is None. Files that change are read again.
+        token: what the service asks callers for, or gives it whenever it is asked; none where it is None.
+
+    Raises:
+        Misconfigured: the address is none; or, at the first call, a file of TLS cannot be used.
     """
 
-    def __init__(self, address: str) -> None:
-        self._address = _checked(address)
-        self._channel: grpc.aio.Channel | None = None
+    def __init__(self, address: str, *, tls: Tls | None = None, token: str | Callable[[], str] | None = None) -> None:
+        self._address, self._tls, self._token = _checked(address), tls, token
+        self._channel: grpc.aio.Channel | FollowingChannel | None = None
         self._stub: Any = None
         self._closed = False
+
+    @classmethod
+    def by_settings(cls, settings: Settings) -> Self:
+        """To the service that the settings name, as they say."""
+        token = Credential("lookup_token", settings.lookup_token)
+        return cls(settings.lookup_address, tls=settings.lookup_caller_tls, token=token)
 
     async def similar(
         self,
@@ -290,10 +306,14 @@ class LookupClient:
             raise _closed()
         if self._channel is None:
             # The channel belongs to the event loop that runs when it is made.
-            self._channel = grpc.aio.insecure_channel(self._address, options=_OPTIONS)
+            self._channel = (
+                grpc.aio.insecure_channel(self._address, options=_OPTIONS)
+                if self._tls is None
+                else FollowingChannel(grpc.aio.secure_channel, self._address, self._tls, _OPTIONS)
+            )
             self._stub = LookupServiceStub(self._channel)  # type: ignore[no-untyped-call]  # generated
         try:
-            return await getattr(self._stub, method)(request, timeout=timeout_s)
+            return await getattr(self._stub, method)(request, timeout=timeout_s, metadata=_metadata(self._token))
         except grpc.aio.AioRpcError as error:
             raise _failure(error.code(), error.details() or "", timeout_s) from error
         except asyncio.CancelledError as error:
@@ -308,12 +328,28 @@ class BlockingLookupClient:
 
     Args:
         address: host:port of the look-up service, or a gRPC target such as dns:///lookup:7700.
+        tls: how the connection is protected; in the open where it is None. Files that change are read again.
+        token: what the service asks callers for, or gives it whenever it is asked; none where it is None.
+
+    Raises:
+        Misconfigured: the address is none, or a file of TLS cannot be used.
     """
 
-    def __init__(self, address: str) -> None:
-        self._channel = grpc.insecure_channel(_checked(address), options=_OPTIONS)
+    def __init__(self, address: str, *, tls: Tls | None = None, token: str | Callable[[], str] | None = None) -> None:
+        self._channel = (
+            grpc.insecure_channel(_checked(address), options=_OPTIONS)
+            if tls is None
+            else FollowingChannel(grpc.secure_channel, _checked(address), tls, _OPTIONS)
+        )
+        self._token = token
         self._closed = False
         self._stub: Any = LookupServiceStub(self._channel)  # type: ignore[no-untyped-call]  # generated
+
+    @classmethod
+    def by_settings(cls, settings: Settings) -> Self:
+        """To the service that the settings name, as they say."""
+        token = Credential("lookup_token", settings.lookup_token)
+        return cls(settings.lookup_address, tls=settings.lookup_caller_tls, token=token)
 
     def similar(
         self,
@@ -396,7 +432,7 @@ class BlockingLookupClient:
     def _call(self, method: str, request: Any, timeout_s: float) -> Any:
         _require_seconds(timeout_s)
         try:
-            return getattr(self._stub, method)(request, timeout=timeout_s)
+            return getattr(self._stub, method)(request, timeout=timeout_s, metadata=_metadata(self._token))
         except ValueError as error:
             if self._closed:
                 raise _closed() from error
@@ -465,6 +501,17 @@ _STATUSES = {
     wire.ITEM_STATUS_DELETED: ItemStatus.DELETED,
     wire.ITEM_STATUS_PENDING: ItemStatus.PENDING,
 }
+
+
+def _metadata(token: str | Callable[[], str] | None) -> tuple[tuple[str, str], ...]:
+    shown = token() if callable(token) else token
+    if not shown:
+        return ()
+    if not re.fullmatch("[!-~]+", shown):  # gRPC would quote it in what it raises
+        raise Misconfigured(
+            "it has characters that cannot be sent", field="token", remedy="give printable ASCII without blanks"
+        )
+    return (("authorization", f"Bearer {shown}"),)
 
 
 def _checked(address: str) -> str:
@@ -744,6 +791,11 @@ def _failure(code: grpc.StatusCode, message: str, timeout_s: float | None = None
         case grpc.StatusCode.DEADLINE_EXCEEDED:
             within = "in time" if timeout_s is None else f"within {timeout_s:g} s"
             return DeadlineExceeded(f"no answer {within}; set a larger timeout_s, or ask for less ({message})")
+        case grpc.StatusCode.UNAUTHENTICATED | grpc.StatusCode.PERMISSION_DENIED:
+            problem, _, remedy = message.partition("; ")
+            return Misconfigured(
+                problem, field="token", remedy=remedy or "ask the service's operator", reason=code.name.lower()
+            )
         case grpc.StatusCode.UNIMPLEMENTED:
             return Misconfigured(
                 f"the service there does not answer look-ups ({message})",

@@ -29,9 +29,13 @@ from nearkin.core.errors import Misconfigured
 from nearkin.embedded.index_collections import Collections, optimise, return_freed_memory
 from nearkin.embedded.index_folder import IndexFolder
 from nearkin.embedded.qdrant_services import CollectionsService, PointsService, QdrantService
+from nearkin.embedded.require_key import RequireKey
+from nearkin.ops.credential import Credential
+from nearkin.ops.grpc_tls import ServerCertificate
+from nearkin.ops.listening import require_protected
 from nearkin.ops.logs import configure, describe
 from nearkin.ops.process import EXIT_MISCONFIGURED, collect_young_garbage_only, stop_on_signals
-from nearkin.ops.settings import load_settings
+from nearkin.ops.settings import Settings, load_settings
 from nearkin.stores.qdrant_stubs import wire
 
 log = logging.getLogger("nearkin.embedded.index_owner")
@@ -71,22 +75,35 @@ def sync_files(paths: Iterable[Path]) -> None:
             os.fsync(file.fileno())
 
 
-async def serve(data: Path, listen: str, min_free_mib: int = MIN_FREE_MIB) -> None:
+async def serve(data: Path, listen: str, settings: Settings, min_free_mib: int = MIN_FREE_MIB) -> None:
     """Own a data folder and serve it until SIGTERM or SIGINT.
 
     Raises:
-        Misconfigured: the folder or the address cannot be taken; says what to do.
+        Misconfigured: the folder or the address cannot be taken, or a file of TLS cannot be used; says what to do.
     """
+    require_protected(
+        listen,
+        "--listen",
+        by_tls=settings.index_cert is not None,
+        insecure=settings.listen_insecure,
+        remedy="set NEARKIN_INDEX_CERT and NEARKIN_INDEX_KEY, ",
+    )
     server = grpc.aio.server(
+        interceptors=[RequireKey(Credential("qdrant_api_key", settings.qdrant_api_key))],
         options=[
             ("grpc.so_reuseport", 0),
             ("grpc.max_receive_message_length", MAX_MESSAGE_BYTES),
             ("grpc.max_send_message_length", MAX_MESSAGE_BYTES),
-        ]
+        ],
     )
     host = listen.rpartition(":")[0]
     try:
-        port = server.add_insecure_port(listen)
+        if settings.index_cert is None:
+            port = server.add_insecure_port(listen)
+        else:
+            port = server.add_secure_port(
+                listen, ServerCertificate(settings.index_cert, settings.index_key).credentials()
+            )
     except RuntimeError as error:
         raise Misconfigured(
             f"cannot listen on {listen}: the port is taken or the address is not this machine's",
@@ -134,8 +151,9 @@ def main(arguments: list[str] | None = None) -> int:
     )
     chosen = parser.parse_args(arguments)
     try:
-        configure(load_settings(), "index")
-        asyncio.run(serve(chosen.data, chosen.listen, chosen.min_free_mib))
+        settings = load_settings()
+        configure(settings, "index")
+        asyncio.run(serve(chosen.data, chosen.listen, settings, chosen.min_free_mib))
     except Misconfigured as refused:
         print(f"{refused}", file=sys.stderr)  # noqa: T201
         return EXIT_MISCONFIGURED

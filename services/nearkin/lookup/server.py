@@ -340,7 +340,7 @@ class LookupServer:
                 ("grpc.so_reuseport", 0),
                 ("grpc.http2.min_ping_interval_without_data_ms", 10_000),
                 ("grpc.keepalive_permit_without_calls", 1),
-            ]
+            ],
         )
         lookup_pb2_grpc.add_LookupServiceServicer_to_server(  # type: ignore[no-untyped-call]  # generated
             LookupService(find, index, self.stream, log_answer, limits, metrics), self._server

@@ -12,6 +12,7 @@ import faulthandler
 import json
 import logging
 import os
+import socket
 import sys
 import threading
 import time
@@ -25,6 +26,7 @@ from prometheus_client.exposition import CONTENT_TYPE_LATEST
 
 from nearkin.core.errors import Misconfigured
 from nearkin.ops.addresses import split_address
+from nearkin.ops.listening import require_protected
 from nearkin.ops.logs import fields
 from nearkin.ops.metrics import Metrics
 from nearkin.ops.process import EXIT_FAILED
@@ -154,15 +156,23 @@ class HealthServer:
         health: what /ready says.
         metrics: what /metrics says.
         end: ends a process that stalled and that nobody else has ended; told what stalled.
+        insecure: whether other machines may reach it, as NEARKIN_LISTEN_INSECURE says: it speaks no TLS.
 
     Raises:
-        Misconfigured: the address is no address, or it is taken.
+        Misconfigured: the address is no address, or it is taken, or may not be.
     """
 
     def __init__(
-        self, listen: str, health: Health, metrics: Metrics, end: Callable[[dict[str, str]], None] = exit_stalled
+        self,
+        listen: str,
+        health: Health,
+        metrics: Metrics,
+        end: Callable[[dict[str, str]], None] = exit_stalled,
+        *,
+        insecure: bool = False,
     ) -> None:
         try:
+            require_protected(listen, "NEARKIN_METRICS_LISTEN", by_tls=False, insecure=insecure)
             self._server = _Server(split_address(listen, least_port=0), _handler(health, metrics), health, end)
         except (OSError, ValueError) as error:
             raise Misconfigured(
@@ -177,7 +187,7 @@ class HealthServer:
     def address(self) -> str:
         """The host:port that it really listens on."""
         host, port = self._server.server_address[:2]
-        return f"{host!s}:{port}"
+        return f"[{host!s}]:{port}" if ":" in str(host) else f"{host!s}:{port}"
 
     def __enter__(self) -> Self:
         self._thread.start()
@@ -207,6 +217,7 @@ class _Server(ThreadingHTTPServer):
     ) -> None:
         self._health, self._end = health, end
         self._stalled_at: float | None = None
+        self.address_family = socket.AF_INET6 if ":" in address[0] else socket.AF_INET
         super().__init__(address, handler)
 
     def service_actions(self) -> None:

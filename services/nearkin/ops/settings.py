@@ -16,9 +16,13 @@ from pydantic_settings import BaseSettings, SettingsConfigDict
 
 from nearkin.core.errors import Misconfigured
 from nearkin.core.pseudonym import PseudonymKey
-from nearkin.ops.addresses import require_target, split_address, split_addresses
+from nearkin.ops.addresses import require_target, split_address, split_addresses, split_parts
 from nearkin.ops.kafka_security import KafkaSecurity, Mechanism
 from nearkin.ops.tls import Tls
+
+
+#: What the monitor watches beside the services that NEARKIN_MONITOR_PARTS names.
+ENGINES = ("broker", "index", "redis", "lookup")
 
 
 class Settings(BaseSettings):
@@ -70,6 +74,7 @@ class Settings(BaseSettings):
 
     redis_url: str = Field(
         "redis://127.0.0.1:6379/0",
+        repr=False,  # it may hold a password
         description="Redis with the evidence: redis://HOST:PORT/DATABASE, of a cluster "
         "redis+cluster://HOST:PORT,HOST:PORT; rediss for TLS.",
     )
@@ -153,7 +158,10 @@ class Settings(BaseSettings):
     retry_initial_ms: int = Field(100, ge=1, description="First pause after a temporary failure, in milliseconds.")
     retry_max_ms: int = Field(10_000, ge=1, description="Longest pause between tries, in milliseconds.")
     stall_timeout_s: float = Field(
-        60.0, gt=0, description="A worker with work waiting and no progress for so long exits, in seconds."
+        60.0,
+        gt=0,
+        description="A worker with work waiting and no progress for so long exits, in seconds; /live of a process "
+        "whose event loop has hung for so long fails, and it exits after as long again.",
     )
 
     lookup_listen: str = Field(
@@ -259,6 +267,44 @@ class Settings(BaseSettings):
     lookup_token: SecretStr | None = Field(None, description="The token that they show the look-up service.")
     up_data: Path = Field(Path(".nearkin"), description="Folder of `nearkin up`, where the command line finds it.")
 
+    traces: Literal["off", "otlp"] = Field(
+        "off", description="Where spans go: nowhere, or to an OpenTelemetry collector (OTLP over gRPC; extra `trace`)."
+    )
+    traces_endpoint: str = Field(
+        "http://127.0.0.1:4317", description="The collector: http:// or https://, and host:port."
+    )
+    traces_share: float = Field(
+        0.01,
+        ge=0,
+        le=1,
+        description="Share of published events and of look-ups that begin a trace. What comes with a `traceparent` "
+        "goes by its sampled flag.",
+    )
+
+    monitor_parts: str = Field(
+        "",
+        description="Services whose /ready the monitor asks for, and `nearkin status` too: NAME=HOST:PORT of their "
+        "metrics, separated by commas, such as indexer-live=10.0.0.5:9101,feedback=10.0.0.6:9103; monitor= names the "
+        "monitor itself.",
+    )
+    monitor_engines: str = Field(
+        "broker,index,redis,lookup",
+        description="Which of broker, index, redis and lookup the monitor watches, by the settings that name them.",
+    )
+    monitor_every_s: float = Field(
+        1.0, gt=0, le=60, description="How often the monitor asks the broker and the parts, in seconds."
+    )
+    probe_every_s: float = Field(
+        10.0, ge=0, le=3600, description="How often the monitor publishes a probe item, in seconds; 0 never does."
+    )
+    probe_late_s: float = Field(
+        5.0,
+        gt=0,
+        le=300,
+        description="A probe item that needs longer to be found, or to be gone, is late, in seconds; after six times "
+        "as long it has failed.",
+    )
+
     metrics_listen: str = Field(
         "127.0.0.1:0", description="host:port of /metrics, /live and /ready; port 0 takes a free one."
     )
@@ -276,6 +322,23 @@ class Settings(BaseSettings):
 
     data: Path | None = Field(None, description="Folder of evaluation data sets that the project does not ship.")
 
+    @field_validator(
+        *(f"{part}_{file}" for part in ("kafka", "redis", "qdrant") for file in ("ca", "cert", "key")),
+        "index_cert",
+        "index_key",
+        "lookup_cert",
+        "lookup_key",
+        "lookup_client_ca",
+        "lookup_tokens",
+        "lookup_ca",
+        "lookup_caller_cert",
+        "lookup_caller_key",
+        mode="before",
+    )
+    @classmethod
+    def _file(cls, value: object) -> object:
+        return value or None  # an empty one in the environment stands above a file of secrets
+
     @field_validator("kafka_bootstrap")
     @classmethod
     def _brokers(cls, value: str) -> str:
@@ -286,6 +349,19 @@ class Settings(BaseSettings):
     @classmethod
     def _listening(cls, value: str) -> str:
         split_address(value, least_port=0)
+        return value
+
+    @field_validator("monitor_parts")
+    @classmethod
+    def _parts(cls, value: str) -> str:
+        split_parts(value)
+        return value
+
+    @field_validator("monitor_engines")
+    @classmethod
+    def _engines(cls, value: str) -> str:
+        if unknown := {name for one in value.split(",") if (name := one.strip())} - set(ENGINES):
+            raise ValueError(f"{min(unknown)!r} is none of {', '.join(ENGINES)}")
         return value
 
     @field_validator("lookup_address")
@@ -333,7 +409,16 @@ class Settings(BaseSettings):
 
     @model_validator(mode="after")
     def _whole(self) -> Self:
-        self.kafka_security  # noqa: B018  # refuses half of it
+        self.kafka_security, self.redis_tls, self.qdrant_tls, self.lookup_caller_tls  # noqa: B018  # refuse halves
+        _tls("index", None, self.index_cert, self.index_key)
+        _tls("lookup", None, self.lookup_cert, self.lookup_key)
+        if self.lookup_client_ca is not None and self.lookup_cert is None:
+            raise Misconfigured(
+                "NEARKIN_LOOKUP_CLIENT_CA is set without it: callers show certificates by TLS alone",
+                field="NEARKIN_LOOKUP_CERT",
+                remedy="set both, or neither",
+                reason="setting",
+            )
         return self
 
     @property
@@ -358,6 +443,23 @@ class Settings(BaseSettings):
             password=password if as_user else "",
             mechanism=self.kafka_sasl_mechanism,
         )
+
+    @property
+    def redis_tls(self) -> Tls:
+        """TLS of connections to a Redis at rediss."""
+        return _tls("redis", self.redis_ca, self.redis_cert, self.redis_key)
+
+    @property
+    def qdrant_tls(self) -> Tls | None:
+        """TLS of connections to the index, where it is at https."""
+        tls = _tls("qdrant", self.qdrant_ca, self.qdrant_cert, self.qdrant_key)
+        return tls if self.qdrant_url.startswith("https:") else None
+
+    @property
+    def lookup_caller_tls(self) -> Tls | None:
+        """TLS of connections to the look-up service, where it is asked for."""
+        tls = _tls("lookup_caller", self.lookup_ca, self.lookup_caller_cert, self.lookup_caller_key)
+        return tls if self.lookup_tls else None
 
 
 def _tls(part: str, ca: Path | None, cert: Path | None, key: Path | None) -> Tls:

@@ -60,11 +60,20 @@ class Tls:
         except (OSError, ValueError) as error:
             raise _unusable(self.ca, "certificates of authorities", error) from error
         if self.cert is not None:
-            try:
-                made.load_cert_chain(self.cert, self.key, password=_no_password)
-            except (OSError, ValueError) as error:
-                raise _unusable(self.cert, "a certificate with its private key", error) from error
+            require_pair(made, self.cert, self.key)
         return made
+
+
+def require_pair(context: ssl.SSLContext, cert: Path | str, key: Path | str | None) -> None:
+    """Have a context show a certificate.
+
+    Raises:
+        Misconfigured: a file is not there, or they are no pair; names the certificate.
+    """
+    try:
+        context.load_cert_chain(cert, key, password=_no_password)
+    except (OSError, ValueError) as error:
+        raise _unusable(cert, "a certificate, and its private key there or in a file of its own", error) from error
 
 
 def seen(files: Iterable[Path]) -> Seen:

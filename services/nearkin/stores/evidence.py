@@ -43,6 +43,7 @@ from nearkin.core.evidence import (
 )
 from nearkin.core.former_sources import Standstill, former_sources
 from nearkin.core.position_priors import PositionPriors
+from nearkin.ops.credential import Credential
 from nearkin.ops.settings import Settings
 from nearkin.stores.redis_client import Call, Client, ask, ask_masters, open_redis, send, translated
 from nearkin.stores.shards import SHARDS, check_shards, shard_of
@@ -88,7 +89,15 @@ def connect(settings: Settings, rules: EvidenceRules) -> "RedisEvidence":
     Raises:
         Misconfigured: the setting is no URL of a Redis.
     """
-    return RedisEvidence(open_redis(settings.redis_url, settings.redis_timeout_s), rules)
+    password = Credential("redis_password", settings.redis_password)
+    redis = open_redis(
+        settings.redis_url,
+        settings.redis_timeout_s,
+        tls=settings.redis_tls,
+        username=settings.redis_username,
+        password=password if password() else None,
+    )
+    return RedisEvidence(redis, rules)
 
 
 def rules_of(settings: Settings) -> EvidenceRules:

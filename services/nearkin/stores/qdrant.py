@@ -8,7 +8,7 @@ The generated stubs are called as they are: the models of qdrant-client cost 9 Â
 """
 
 import time
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import Any
 from urllib.parse import urlsplit
 
@@ -20,6 +20,8 @@ from nearkin.core.candidates import ItemFacts
 from nearkin.core.errors import Misconfigured, NearkinError, Unavailable
 from nearkin.core.ports import IndexCounts, IndexedItem, ItemWrite, Search
 from nearkin.core.vectors import Hits, SparseVector, VectorName
+from nearkin.ops.credential import Credential
+from nearkin.ops.grpc_tls import FollowingChannel
 from nearkin.ops.settings import Settings
 from nearkin.stores import qdrant_messages as messages
 from nearkin.stores.checks import check_writes
@@ -75,13 +77,18 @@ _CHANNEL_OPTIONS = [
 
 
 def connect(settings: Settings) -> "QdrantIndex":
-    """The index that the settings name; nothing is sent before the first call."""
+    """The index that the settings name; nothing is sent before the first call.
+
+    Raises:
+        Misconfigured: a file of TLS cannot be used.
+    """
     target = target_of(settings.qdrant_url)
-    if settings.qdrant_url.startswith("https:"):
-        channel = grpc.aio.secure_channel(target, grpc.ssl_channel_credentials(), options=_CHANNEL_OPTIONS)
+    channel: Any
+    if tls := settings.qdrant_tls:
+        channel = FollowingChannel(grpc.aio.secure_channel, target, tls, _CHANNEL_OPTIONS)
     else:
         channel = grpc.aio.insecure_channel(target, options=_CHANNEL_OPTIONS)
-    key = settings.qdrant_api_key.get_secret_value() if settings.qdrant_api_key else ""
+    key = Credential("qdrant_api_key", settings.qdrant_api_key)
     points = wire.PointsStub(channel)  # type: ignore[no-untyped-call]
     collections = wire.CollectionsStub(channel)  # type: ignore[no-untyped-call]
     return QdrantIndex(Calls(points, collections, settings.index_timeout_s, key, channel), settings.index_alias)
@@ -100,7 +107,7 @@ class Calls:
         points: the stub of Qdrant's Points service, or what answers like it.
         collections: the stub of its Collections service.
         timeout_s: the deadline of a call.
-        api_key: sent with every call where it is not empty.
+        api_key: gives what is sent with every call where it is not empty.
         channel: closed with this object.
     """
 
@@ -109,11 +116,11 @@ class Calls:
         points: Any,
         collections: Any,
         timeout_s: float,
-        api_key: str = "",
-        channel: grpc.aio.Channel | None = None,
+        api_key: Callable[[], str] = str,
+        channel: grpc.aio.Channel | FollowingChannel | None = None,
     ) -> None:
         self.points, self.collections, self.timeout_s = points, collections, timeout_s
-        self._metadata = (("api-key", api_key),) if api_key else None
+        self._api_key = api_key
         self._channel = channel
 
     async def __call__(self, method: Any, request: Any, timeout_s: float | None = None) -> Any:
@@ -123,8 +130,10 @@ class Calls:
             grpc.aio.AioRpcError: NOT_FOUND, ALREADY_EXISTS or INVALID_ARGUMENT: the caller knows what was asked.
             NearkinError: every other failure.
         """
+        key = self._api_key()
+        metadata = (("api-key", key),) if key else None
         try:
-            return await method(request, timeout=timeout_s or self.timeout_s, metadata=self._metadata)
+            return await method(request, timeout=timeout_s or self.timeout_s, metadata=metadata)
         except grpc.aio.AioRpcError as error:
             if error.code() in (
                 grpc.StatusCode.NOT_FOUND,

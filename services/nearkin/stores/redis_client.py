@@ -5,13 +5,15 @@ of its key's slot. That client follows a slot which moves, and asks for the map 
 """
 
 import re
-from collections.abc import Sequence
+import ssl
+from collections.abc import Callable, Sequence
 from typing import Any
 
 from redis import asyncio as redis
 from redis.asyncio.cluster import ClusterNode, RedisCluster
 from redis.asyncio.retry import Retry
 from redis.backoff import NoBackoff
+from redis.credentials import CredentialProvider
 from redis.exceptions import (
     AskError,
     AuthenticationError,
@@ -33,6 +35,7 @@ from redis.exceptions import (
 
 from nearkin.core.errors import Misconfigured, NearkinError, Unavailable
 from nearkin.ops.addresses import split_addresses
+from nearkin.ops.tls import Tls
 
 #: Follows `redis` or `rediss` where the addresses are of nodes of a cluster.
 _CLUSTER = "+cluster"
@@ -67,18 +70,46 @@ _WORDS: dict[type[Exception], str] = {
 }
 
 
-def open_redis(url: str, timeout_s: float = 5.0) -> Client:
+class _Following(redis.SSLConnection):
+    """A connection that opens by a context of ours, which follows its files; redis-py would keep the first."""
+
+    def __init__(self, following: ssl.SSLContext, **options: Any) -> None:
+        super().__init__(**options)
+        self.ssl_context.context = following
+
+
+class _User(CredentialProvider):
+    """Who we are to Redis: asked whenever a connection is opened, so that the password may be exchanged."""
+
+    def __init__(self, username: str, password: Callable[[], str]) -> None:
+        self._username, self._password = username, password
+
+    def get_credentials(self) -> tuple[str] | tuple[str, str]:
+        return (self._username, self._password()) if self._username else (self._password(),)
+
+
+def open_redis(
+    url: str,
+    timeout_s: float = 5.0,
+    *,
+    tls: Tls | None = None,
+    username: str = "",
+    password: Callable[[], str] | None = None,
+) -> Client:
     """The Redis of a URL; nothing is sent before the first call.
 
     Args:
         url: as the setting `redis_url` has it.
         timeout_s: how long a call may take, in seconds.
+        tls: whom a connection to rediss trusts, and what it shows.
+        username: the user; the default one where it is empty.
+        password: gives the user's password, which counts more than one of the URL.
 
     Raises:
-        Misconfigured: it is no URL of a Redis.
+        Misconfigured: it is no URL of a Redis, or a file of TLS cannot be used.
     """
     try:
-        return _opened(url, timeout_s)
+        return _opened(url, timeout_s, tls or Tls(), username, password)
     except (ValueError, RedisClusterException) as error:
         raise Misconfigured(
             "it is no URL of a Redis",
@@ -87,7 +118,7 @@ def open_redis(url: str, timeout_s: float = 5.0) -> Client:
         ) from error
 
 
-def _opened(url: str, timeout_s: float) -> Client:
+def _opened(url: str, timeout_s: float, tls: Tls, username: str, password: Callable[[], str] | None) -> Client:
     # Once more, at once, for a connection that broke while it was idle; a batch that is sent twice counts once.
     options: dict[str, Any] = {
         "socket_timeout": timeout_s,
@@ -95,14 +126,28 @@ def _opened(url: str, timeout_s: float) -> Client:
         "retry": Retry(NoBackoff(), 1),
     }
     scheme, _, rest = url.partition("://")
-    if not scheme.endswith(_CLUSTER):
-        return redis.Redis.from_url(url, **options)
     user, addresses, tail = re.fullmatch(r"(.*@)?([^/?]*)(.*)", rest, re.DOTALL).groups("")  # type: ignore[union-attr]
+    if password is not None:
+        # redis-py takes a user either from the URL or from a provider.
+        user, options["credential_provider"] = "", _User(username, password)
+    following = {"following": tls.context()} if scheme.startswith("rediss") else {}
+    if not scheme.endswith(_CLUSTER):
+        client = redis.Redis.from_url(f"{scheme}://{user}{addresses}{tail}", **options)
+        if following:
+            client.connection_pool.connection_class = _Following
+            client.connection_pool.connection_kwargs |= following
+        return client
     nodes = [ClusterNode(host, port) for host, port in split_addresses(addresses)]
     # Where a master is gone and has no replica, the shards of the others are served.
     options |= {"startup_nodes": nodes, "require_full_coverage": False}
     first, _, _ = addresses.partition(",")
-    return RedisCluster.from_url(f"{scheme.removesuffix(_CLUSTER)}://{user}{first.strip()}{tail}", **options)
+    cluster = RedisCluster.from_url(f"{scheme.removesuffix(_CLUSTER)}://{user}{first.strip()}{tail}", **options)
+    if following:
+        cluster.nodes_manager.connection_kwargs |= {**following, "connection_class": _Following}
+        for node in cluster.nodes_manager.startup_nodes.values():
+            node.connection_class = _Following
+            node.connection_kwargs |= following
+    return cluster
 
 
 async def send(client: Client, calls: Sequence[Call]) -> list[Any]:
@@ -165,7 +210,7 @@ def translated(error: Exception) -> NearkinError:
     if isinstance(error, AuthenticationError | NoPermissionError):
         return Misconfigured(
             "Redis refuses the user or the password",
-            field="NEARKIN_REDIS_URL",
+            field="NEARKIN_REDIS_PASSWORD",
             remedy="give a user that may run scripts and INFO (of a cluster also CLUSTER SLOTS and COMMAND), and write "
             "keys that begin with nk:",
         )
