@@ -14,13 +14,16 @@ from nearkin.core.errors import Misconfigured
 from nearkin.core.ports import ContentEncoder
 from nearkin.core.ranking import DEFAULT_WEIGHTS
 from nearkin.encoders.bundle import load_encoder
+from nearkin.lookup.authorise import TokenFile
 from nearkin.lookup.curation import CurationFile
 from nearkin.lookup.find_similar import Depths
 from nearkin.lookup.log_answers import AnswerLog
 from nearkin.lookup.rank_candidates import Ordering
 from nearkin.lookup.server import Limits, LookupServer
 from nearkin.ops import logs
+from nearkin.ops.grpc_tls import ServerCertificate
 from nearkin.ops.health import Health, HealthServer, beating
+from nearkin.ops.listening import require_protected
 from nearkin.ops.metrics import Metrics
 from nearkin.ops.process import EXIT_MISCONFIGURED, collect_young_garbage_only, exit_with, stop_on_signals
 from nearkin.ops.settings import Settings, load_settings
@@ -38,7 +41,7 @@ def main() -> int:
         logs.configure(settings, "lookup")
         metrics = Metrics(CollectorRegistry(), "lookup")
         health = Health(metrics, "index", stall_timeout_s=settings.stall_timeout_s)
-        with HealthServer(settings.metrics_listen, health, metrics):
+        with HealthServer(settings.metrics_listen, health, metrics, insecure=settings.listen_insecure):
             encoder = load_encoder(settings.bundle_path, settings.encode_threads)
             asyncio.run(beating(health, serve(settings, encoder, metrics, health)))
     except Misconfigured as error:
@@ -51,8 +54,20 @@ async def serve(settings: Settings, encoder: ContentEncoder, metrics: Metrics, h
     """Serve look-ups until SIGTERM or SIGINT, then finish what runs.
 
     Raises:
-        Misconfigured: the address cannot be taken, or the file of decisions or of weights is not as it must be.
+        Misconfigured: the address cannot be taken, or may not be without TLS; or a file is not as it must be.
     """
+    require_protected(
+        settings.lookup_listen,
+        "NEARKIN_LOOKUP_LISTEN",
+        by_tls=settings.lookup_cert is not None,
+        insecure=settings.listen_insecure,
+        remedy="set NEARKIN_LOOKUP_CERT and NEARKIN_LOOKUP_KEY, ",
+    )
+    certificate = tokens = None
+    if settings.lookup_cert is not None:
+        certificate = ServerCertificate(settings.lookup_cert, settings.lookup_key, settings.lookup_client_ca)
+    if settings.lookup_tokens is not None:
+        tokens = TokenFile(settings.lookup_tokens)
     stop = stop_on_signals()
     curation = CurationFile(settings.rules_file, metrics)
     weights = DEFAULT_WEIGHTS if settings.ranking_weights is None else read_weights(settings.ranking_weights)
@@ -80,11 +95,12 @@ async def serve(settings: Settings, encoder: ContentEncoder, metrics: Metrics, h
         curation=curation.current,
         log_answer=answers.offer,
         clock=settings.clock,
+        tokens=tokens,
     )
     following = asyncio.create_task(curation.follow())
     try:
         await answers.start()
-        address = await server.start(settings.lookup_listen)
+        address = await server.start(settings.lookup_listen, certificate)
         collect_young_garbage_only()
         log.info("look-ups are served", extra=logs.fields(address=address, bundle=encoder.bundle))
         await stop.wait()
