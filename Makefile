@@ -4,7 +4,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 PIP := $(BIN)/python -m pip --disable-pip-version-check install --quiet
 
-.PHONY: help demo test test-slow test-all chaos lint bench lock proto docs clean
+.PHONY: help demo test test-slow test-all chaos fuzz lint bench lock proto docs clean
 .DEFAULT_GOAL := help
 
 help:  ## list the commands
@@ -38,6 +38,10 @@ test-all: test test-slow  ## every test, the slow ones too
 chaos: $(VENV)/dev  ## full rounds of every fault, on Apache Kafka too; JSON in benchmarks/results/chaos
 	NEARKIN_REQUIRE_ENGINES=1 NEARKIN_CHAOS_ROUNDS=$(or $(ROUNDS),100) NEARKIN_CHAOS_RESULTS=benchmarks/results/chaos \
 		$(BIN)/pytest -n 2 tests/faults
+
+fuzz: $(VENV)/dev  ## a million odd events (EVENTS=...) through the readers, a sample through the pipeline; JSON as chaos
+	NEARKIN_FUZZ_EVENTS=$(or $(EVENTS),1000000) NEARKIN_CHAOS_RESULTS=benchmarks/results/chaos \
+		$(BIN)/pytest -n 2 tests/faults/test_fuzz.py
 
 lint: $(VENV)/dev  ## style, types, layers
 	$(BIN)/ruff check .

@@ -18,9 +18,10 @@ pytestmark = [pytest.mark.slow, pytest.mark.timeout(400)]
 
 
 @pytest.fixture
-def parts(tmp_path: Path, toxiproxy: Path) -> Iterator[Parts]:
+def parts(tmp_path: Path, toxiproxy: Path, broker: str, request: pytest.FixtureRequest) -> Iterator[Parts]:
     """With links to their engines that a test cuts."""
-    with Parts(tmp_path / "parts", toxiproxy=toxiproxy) as running:
+    jars = request.getfixturevalue("apache_kafka") if broker == "Apache Kafka" else None
+    with Parts(tmp_path / "parts", jars, toxiproxy=toxiproxy) as running:
         yield running
 
 

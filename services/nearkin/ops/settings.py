@@ -156,7 +156,11 @@ class Settings(BaseSettings):
         2, ge=1, le=5000, description="How long a lone event waits for company, in milliseconds."
     )
     retry_initial_ms: int = Field(100, ge=1, description="First pause after a temporary failure, in milliseconds.")
-    retry_max_ms: int = Field(10_000, ge=1, description="Longest pause between tries, in milliseconds.")
+    retry_max_ms: int = Field(
+        5_000,
+        ge=1,
+        description="Longest pause between tries, in milliseconds: so long after an engine is back a worker may wait.",
+    )
     stall_timeout_s: float = Field(
         60.0,
         gt=0,
