@@ -11,10 +11,13 @@ from pathlib import Path
 
 import psutil
 import pytest
-from kafka import KafkaProducer
+from kafka import KafkaAdminClient, KafkaProducer
 
+from engines.apache_kafka import apache_kafka_command
+from nearkin.embedded.broker import broker_answers
 from nearkin.embedded.endpoints import read_endpoints
-from nearkin.embedded.programs import free_port
+from nearkin.embedded.programs import free_port, start, wait_until
+from nearkin.ops.topics import apply_topics
 
 NEARKIN = [sys.executable, "-m", "nearkin.cli"]
 ENVIRONMENT = {name: value for name, value in os.environ.items() if not name.startswith("NEARKIN_")}
@@ -201,17 +204,61 @@ def test_up_refuses_a_data_folder_and_writes_nothing_into_it(tmp_path, prepare, 
     assert sorted(folder.rglob("*")) == before
 
 
+@pytest.fixture
+def kafka(tmp_path, apache_kafka):
+    """An Apache Kafka that runs; its host:port."""
+    address = f"127.0.0.1:{(port := free_port())}"
+    command = apache_kafka_command(apache_kafka, tmp_path / "kafka", port, address)
+    with (tmp_path / "kafka.log").open("wb") as log:
+        process = start(command, log)
+        try:
+            wait_until(lambda: broker_answers(address), "broker", process, timeout_s=60)
+            yield address
+        finally:
+            process.kill()
+            process.wait()
+
+
+def topics_on(kafka):
+    with KafkaAdminClient(bootstrap_servers=kafka) as admin:
+        return [name for name in admin.list_topics() if not name.startswith("__")]
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(240)
+def test_the_demonstration_on_a_kafka_that_runs_proves_the_same_and_takes_its_topics_away(tmp_path, kafka):
+    done = nearkin(tmp_path, "demo", "--kafka", kafka, "--json", "figures.json")
+    assert "broker: ready" not in done.stderr
+    figures = require_proved(tmp_path / "figures.json")
+    assert figures["endpoints"]["kafka"] == kafka
+    assert topics_on(kafka) == []
+
+
+@pytest.mark.slow
+def test_the_demonstration_leaves_a_kafka_alone_that_has_topics_of_nearkin(tmp_path, kafka):
+    apply_topics(kafka, partitions=4, replication=1).require()
+    before = topics_on(kafka)
+    refused = nearkin(tmp_path, "demo", "--kafka", kafka, check=2)
+    assert "has the topic items.v1 already" in refused.stderr
+    assert topics_on(kafka) == before
+
+
+def require_proved(figures_file):
+    figures = json.loads(figures_file.read_text())
+    assert figures["proved"] == figures["new_items"] > 100
+    assert figures["not_proved"] == []
+    assert len(figures["shown"]) == 5
+    assert all(one["older_id"] for one in figures["shown"])
+    return figures
+
+
 @pytest.mark.slow
 @pytest.mark.timeout(240)
 def test_the_demonstration_proves_every_new_item_and_leaves_nothing_behind(tmp_path):
     done = nearkin(tmp_path, "demo", "--json", "figures.json")
-    figures = json.loads((tmp_path / "figures.json").read_text())
-    assert figures["proved"] == figures["new_items"] > 100
-    assert figures["not_proved"] == []
+    figures = require_proved(tmp_path / "figures.json")
     assert {stage["stage"] for stage in figures["stages"]} >= {"occurred_to_broker", "occurred_to_visible"}
     assert figures["end_to_end"]["count"] == figures["proved"]
-    assert len(figures["shown"]) == 5
-    assert all(one["older_id"] for one in figures["shown"])
     purchases = figures["purchases"]
     assert purchases["invoices"] > 2000
     assert all(one["before"] and one["after"] for one in purchases["shown"])

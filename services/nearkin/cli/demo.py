@@ -9,6 +9,7 @@ import shutil
 import tempfile
 import time
 from collections.abc import Sequence
+from contextlib import nullcontext
 from dataclasses import asdict, dataclass
 from datetime import date
 from pathlib import Path
@@ -25,7 +26,7 @@ from nearkin.cli.similar import RELATIVE_SCORES
 from nearkin.cli.terminal import terminal
 
 if TYPE_CHECKING:
-    from nearkin.cli.prove_searchable import Proofs
+    from nearkin.client.prove_searchable import Proofs
     from nearkin.cli.read_freshness import StageAges
     from nearkin.cli.replay_purchases import Purchases
     from nearkin.client.lookup import LookupClient, SimilarItems
@@ -89,8 +90,14 @@ class Figures:
 @click.option(
     "--json", "json_file", type=click.Path(dir_okay=False, path_type=Path), help="Write the figures to this file too."
 )
+@click.option(
+    "--kafka",
+    metavar="HOST:PORT",
+    help="A Kafka that runs already, instead of the embedded broker; it must have none of Nearkin's topics, which are "
+    "made there and deleted at the end.",
+)
 @click.option("--keep", is_flag=True, help="Leave everything running at the end, until Ctrl-C.")
-def demo(json_file: Path | None, keep: bool) -> None:
+def demo(json_file: Path | None, kafka: str | None, keep: bool) -> None:
     """Stream a real catalogue through the whole stack, find what was published a moment ago, and learn from purchases.
 
     Starts broker, Redis, index, workers and look-ups on free ports in a temporary folder, loads the items of a gift
@@ -103,7 +110,9 @@ def demo(json_file: Path | None, keep: bool) -> None:
     from nearkin.cli.replay_purchases import CUT
     from nearkin.cli.replay_visits import REPLAYING
     from nearkin.cli.show_stack import Reporter
+    from nearkin.embedded.lent_topics import lent_topics
     from nearkin.embedded.stack import StopRequested, run_stack
+    from nearkin.ops.settings import load_settings
 
     if json_file is not None and not os.access(json_file.absolute().parent, os.W_OK):
         raise click.BadParameter(f"{json_file.absolute().parent} cannot be written", param_hint="--json")
@@ -118,7 +127,7 @@ def demo(json_file: Path | None, keep: bool) -> None:
         nonlocal finished
         figures.start_s = time.perf_counter() - began
         console.print(f"The stack is up after {figures.start_s:.1f} s.", highlight=False)
-        await _demonstrate(stack, figures, console, reading)
+        await _demonstrate(stack, kafka, figures, console, reading)
         figures.total_s = time.perf_counter() - began
         _show(console, figures, stack)
         _write_json(json_file, figures, stack)
@@ -134,9 +143,11 @@ def demo(json_file: Path | None, keep: bool) -> None:
         nonlocal reading
         reading = asyncio.create_task(asyncio.to_thread(read_shipped, CUT))
         report = Reporter(terminal(stderr=True)).report
-        await run_stack(folder, work, report=report, environment=REPLAYING)
+        with nullcontext() if kafka is None else lent_topics(load_settings(kafka_bootstrap=kafka)):
+            await run_stack(folder, work, report=report, environment=REPLAYING, kafka=kafka)
 
-    console.print("Starting broker, Redis, index, two indexers, the feedback worker and look-ups ...")
+    broker = "" if kafka else "broker, "
+    console.print(f"Starting {broker}Redis, index, two indexers, the feedback worker and look-ups ...")
     try:
         asyncio.run(run())
     except StopRequested:
@@ -154,8 +165,10 @@ def demo(json_file: Path | None, keep: bool) -> None:
         raise click.exceptions.Exit(1)
 
 
-async def _demonstrate(stack: "Stack", figures: Figures, console: Console, reading: "asyncio.Task[Dataset]") -> None:
-    from nearkin.cli.prove_searchable import Proofs
+async def _demonstrate(
+    stack: "Stack", kafka: str | None, figures: Figures, console: Console, reading: "asyncio.Task[Dataset]"
+) -> None:
+    from nearkin.client.prove_searchable import Proofs
     from nearkin.cli.read_freshness import ages_between, read_counts
     from nearkin.cli.replay_purchases import replay_purchases
     from nearkin.cli.target import addresses_of
@@ -169,8 +182,11 @@ async def _demonstrate(stack: "Stack", figures: Figures, console: Console, readi
     newer = [one for one in catalogue if one.first_sold >= HELD_BACK_FROM]
     figures.catalogue_items, figures.new_items = len(catalogue), len(newer)
     live = stack.endpoints.metrics["indexer-live"]
-    with Producer(stack.endpoints.kafka) as producer:
-        async with LookupClient(stack.endpoints.lookup) as lookups:
+    # Whatever stands in the environment of how brokers are spoken to is not of the embedded one.
+    protocol = {} if kafka else {"kafka_protocol": "plaintext"}
+    settings = load_settings(**addresses_of(stack.endpoints), **protocol, clock="stream")
+    with Producer(settings.kafka_bootstrap, security=settings.kafka_security) as producer:
+        async with LookupClient.by_settings(settings) as lookups:
             with _progress(console) as progress:
                 figures.load_s = await _load(producer, lookups, older, progress)
                 before = await asyncio.to_thread(read_counts, live)
@@ -185,7 +201,6 @@ async def _demonstrate(stack: "Stack", figures: Figures, console: Console, readi
             found = [one for one in newer if one.id in proofs.seconds]
             figures.shown = tuple(await _both_directions(lookups, found, {one.id for one in older}))
             with _progress(console) as progress:
-                settings = load_settings(**addresses_of(stack.endpoints), clock="stream")
                 figures.purchases = await replay_purchases(settings, lookups, await reading, progress)
 
 
@@ -290,7 +305,7 @@ def _summary(values: list[float]) -> dict[str, float]:
 
 
 def _show(console: Console, figures: Figures, stack: "Stack") -> None:
-    from nearkin.cli.prove_searchable import POLL_S
+    from nearkin.client.prove_searchable import POLL_S
     from nearkin.cli.replay_purchases import show_purchases
     from nearkin.cli.show_stack import endpoints_table
 
@@ -353,7 +368,7 @@ def _ms(seconds: float) -> str:
 def _write_json(file: Path | None, figures: Figures, stack: "Stack") -> None:
     if file is None:
         return
-    from nearkin.cli.prove_searchable import POLL_S
+    from nearkin.client.prove_searchable import POLL_S
 
     machine = {"cpus": os.cpu_count(), "platform": platform.platform(), "python": platform.python_version()}
     said = asdict(figures) | {

@@ -20,11 +20,12 @@ import shutil
 import signal
 import sys
 from collections.abc import Awaitable, Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, TypeVar
 
 import grpc
+import msgspec
 from grpc_health.v1 import health_pb2, health_pb2_grpc
 from kafka import KafkaAdminClient
 
@@ -45,6 +46,9 @@ INDEX_READY_S = 900.0
 
 #: What serves its own /ready and /metrics.
 SERVICES = ("indexer-live", "indexer-bulk", "feedback", "lookup")
+
+#: How engines elsewhere are reached: the embedded ones listen on loopback, without TLS.
+NOT_HERE = ("NEARKIN_REDIS_USERNAME", "NEARKIN_REDIS_PASSWORD", "NEARKIN_INDEX_CERT", "NEARKIN_INDEX_KEY")
 
 #: What a worker's end means: the broker keeps its partitions for it until its session ends (6 s), and it must start.
 WAIT = "wait meanwhile, some 15 s"
@@ -86,6 +90,7 @@ async def run_stack(
     patience: Patience | None = None,
     lookup_listen: str | None = None,
     environment: Mapping[str, str] | None = None,
+    kafka: str | None = None,
 ) -> T:
     """Start the stack, do some work beside it, and stop it, whatever happens. For the main thread.
 
@@ -99,6 +104,7 @@ async def run_stack(
         patience: how long things may take.
         lookup_listen: host:port of look-ups; a free port of this machine where it is None.
         environment: settings of its programs, above those of this process's environment.
+        kafka: host:port of a Kafka that runs already and has the topics; a broker of its own where it is None.
 
     Raises:
         Misconfigured: the folder, a setting, a file or a port is not as it must be.
@@ -110,7 +116,11 @@ async def run_stack(
     folder.open()
     try:
         endpoints = choose_endpoints(settings, lookup_listen)
+        if kafka is not None:
+            endpoints = msgspec.structs.replace(endpoints, kafka=kafka)
         programs = _programs(data, endpoints, settings, os.environ | dict(environment or {}), report)
+        if kafka is not None:
+            programs = _without_broker(programs, settings)
         supervisor = Supervisor(programs, data / "logs", report=report, echo=echo, patience=patience or Patience())
         with stopped_by_signals(supervisor):
             async with supervisor:
@@ -198,6 +208,8 @@ def _programs(
     environment = {
         **environment,
         "NEARKIN_KAFKA_BOOTSTRAP": endpoints.kafka,
+        # What is set of engines elsewhere is not of those here; an empty text counts more than a file of secrets.
+        **dict.fromkeys(NOT_HERE, ""),
         "NEARKIN_KAFKA_PROTOCOL": "plaintext",
         "NEARKIN_QDRANT_URL": endpoints.qdrant,
         "NEARKIN_LOOKUP_LISTEN": endpoints.lookup,
@@ -270,6 +282,19 @@ def _programs(
     else:
         report("redis", "there is no redis-server here: going without, so feedback is not counted")
     return programs
+
+
+def _without_broker(programs: Sequence[Program], settings: Settings) -> list[Program]:
+    """The programs on a broker that runs already, which they speak to as the settings say."""
+    return [
+        replace(
+            program,
+            environment={**(program.environment or {}), "NEARKIN_KAFKA_PROTOCOL": settings.kafka_protocol},
+            follows=tuple(name for name in program.follows if name != "broker"),
+        )
+        for program in programs
+        if program.name != "broker"
+    ]
 
 
 def apply_embedded_topics(bootstrap: str, settings: Settings) -> None:
