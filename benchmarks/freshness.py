@@ -5,7 +5,7 @@
 Starts the embedded stack, loads the items through the bulk lane (and tells what the pipeline adds to the encoder's own
 time), has the graph built as `nearkin up` does at its start, then publishes new items on the live lane with exponential
 gaps while look-ups by id arrive in an open loop. An item counts as visible when a search by its own content returned
-it (`nearkin.cli.prove_searchable`). Publisher, prover and load generator share the machine with the stack, and their
+it (`nearkin.client.prove_searchable`). Publisher, prover and load generator share the machine with the stack, and their
 work is part of what is measured.
 
 What the pipeline adds is read in two ways, and both are held to what is asked; `AS_IT_RAN` and `ALONE` say what each
@@ -31,7 +31,7 @@ from benchmarks.load import WARM_UP_S, Latencies, offer, similar_to
 from benchmarks.programs import read_memory, read_processor, run_embedded, sum_metric
 from benchmarks.publishing import PATIENCE_S, content_of, prove, send_in_bulk, until_visible
 from benchmarks.report import Bar, conclude, percentile_bars, print_table
-from nearkin.cli.prove_searchable import POLL_S
+from nearkin.client.prove_searchable import POLL_S
 from nearkin.cli.read_freshness import ages_between, read_counts
 from nearkin.client.lookup import LookupClient
 from nearkin.client.producer import Producer

@@ -1,7 +1,7 @@
 """Items published to a stack, and waited for until look-ups find them.
 
 What is loaded goes through the bulk lane and is asked for by id; what is new goes through the live lane and is proved
-by a search for its own content (`nearkin.cli.prove_searchable`).
+by a search for its own content (`nearkin.client.prove_searchable`).
 """
 
 import asyncio
@@ -9,7 +9,7 @@ import random
 import time
 from collections.abc import Iterable, Sequence
 
-from nearkin.cli.prove_searchable import Proofs
+from nearkin.client.prove_searchable import Proofs
 from nearkin.client.lookup import ItemStatus, LookupClient
 from nearkin.client.producer import Producer
 from nearkin.core.item import Content, Offer, Price

@@ -42,3 +42,11 @@ LOOKUPS = Topic("lookups.v1", 14 * DAY_MS)
 SOURCES = (ITEMS, ITEMS_BULK, FEEDBACK, VISITS)
 #: Every topic, dead letters included, in the order in which they are made.
 TOPICS = (*SOURCES, LOOKUPS, *(topic.dead_letters for topic in SOURCES))
+
+#: The consumer group that serves each topic: those who serve, and those who watch how far they are, agree on it here.
+GROUPS = {
+    ITEMS: "nearkin-indexer-live",
+    ITEMS_BULK: "nearkin-indexer-bulk",
+    FEEDBACK: "nearkin-feedback",
+    VISITS: "nearkin-feedback",
+}

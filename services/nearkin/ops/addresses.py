@@ -47,3 +47,23 @@ def require_target(text: str) -> None:
         split_address(text)
     else:
         split_addresses(text[resolver.end() :])
+
+
+def split_parts(value: str) -> dict[str, str]:
+    """Names and addresses, NAME=HOST:PORT separated by commas.
+
+    Raises:
+        ValueError: one is not, or a name comes twice; says which.
+    """
+    parts: dict[str, str] = {}
+    for one in value.split(","):
+        if not one.strip():
+            continue
+        name, separator, address = (word.strip() for word in one.partition("="))
+        if not name or not separator:
+            raise ValueError(f"{one.strip()!r} is not NAME=HOST:PORT")
+        if name in parts:
+            raise ValueError(f"{name!r} is named twice")
+        split_address(address)
+        parts[name] = address
+    return parts

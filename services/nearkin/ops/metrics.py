@@ -226,6 +226,52 @@ class Metrics:
             "lookup_log_seconds", "Time from an answer to when lookups.v1 has it.", (), FRESHNESS_BUCKETS
         )
 
+        self.monitor_lag = self._gauge(
+            "monitor_lag_events",
+            "Events of a partition on the broker beyond what its consumer group has committed, once a second, by what "
+            "the broker says, not the group. Commits come once a second, so in steady flow it is a second's worth.",
+            ("group", "topic", "partition"),
+        )
+        self.monitor_oldest_age = self._gauge(
+            "monitor_oldest_age_seconds",
+            "Age of the oldest event that waits in a lane (live, bulk, feedback, visits), by the time of its record; 0 "
+            "where none waits. It grows while whoever serves the lane is stuck or dead, and while the broker is away.",
+            ("lane",),
+        )
+        self.monitor_probe_seconds = self._histogram(
+            "monitor_probe_seconds",
+            "Time from publishing a probe item to the answer of a look-up that holds it (visible), and from publishing "
+            "its deletion to the answer of one that does not (gone), both from outside.",
+            ("step",),
+            FRESHNESS_BUCKETS,
+        )
+        self.monitor_probes = self._counter(
+            "monitor_probes_total",
+            "Probe items by outcome: proved (visible and gone, each within NEARKIN_PROBE_LATE_S), late, failed (not "
+            "published, not found or not gone before the monitor gave it up).",
+            ("outcome",),
+        )
+        self.monitor_last_probe = self._gauge(
+            "monitor_last_probe_timestamp_seconds",
+            "When a probe item was last seen to come and to go, proved or late, in seconds since the epoch; 0 before.",
+        )
+        self.monitor_part_up = self._gauge(
+            "monitor_part_up",
+            "1 where a part answered the monitor a moment ago, 0 where it did not or said that it waits.",
+            ("part",),
+        )
+        self.monitor_index_points = self._gauge(
+            "monitor_index_points",
+            "Points of the collection that serves, counted from outside and without probes: items and tombstones.",
+            ("kind",),
+        )
+        self.monitor_dead_letters = self._gauge(
+            "monitor_dead_letters",
+            "Dead letters that are neither settled nor gone from the broker, by reason, among the newest records of "
+            "each partition of the topic (1,000 of each, if there are so many).",
+            ("topic", "reason"),
+        )
+
         self.build_info.labels(version=nearkin.__version__, process=process).set(1)
 
     def evidence_age(self, stage: str, seconds: float) -> None:

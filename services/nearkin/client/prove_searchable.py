@@ -10,8 +10,9 @@ import asyncio
 import time
 from dataclasses import dataclass, field
 
-from nearkin.client.lookup import ItemStatus, LookupClient
+from nearkin.client.lookup import DEFAULT_TIMEOUT_S, ItemStatus, LookupClient
 from nearkin.core.errors import TemporaryError
+from nearkin.core.filters import ItemFilter
 from nearkin.core.item import Content
 from nearkin.core.retrieval import Retrieval
 
@@ -20,6 +21,23 @@ POLL_S = 0.005
 
 #: One call takes so many ids.
 _IDS_IN_CALL = 1_000
+
+
+async def is_found(
+    lookups: LookupClient,
+    item_id: str,
+    content: Content,
+    *,
+    filter: ItemFilter | None = None,  # noqa: A002  # the contract's word
+    timeout_s: float = DEFAULT_TIMEOUT_S,
+) -> bool:
+    """Whether a search by an item's own content returns the item now: the proof itself.
+
+    Raises:
+        NearkinError: the search has no answer.
+    """
+    answer = await lookups.similar(content=content, k=10, filter=filter, retrieval=Retrieval.DENSE, timeout_s=timeout_s)
+    return any(neighbour.id == item_id for neighbour in answer.neighbours)
 
 
 @dataclass(slots=True)
@@ -72,10 +90,10 @@ class Proofs:
         content, published_at = self.waiting[item_id]
         self.searches += 1
         try:
-            answer = await lookups.similar(content=content, k=10, retrieval=Retrieval.DENSE)
+            found = await is_found(lookups, item_id, content)
         except TemporaryError:
             return
         now = time.perf_counter()
-        if any(neighbour.id == item_id for neighbour in answer.neighbours):
+        if found:
             del self.waiting[item_id]
             self.seconds[item_id] = now - published_at
