@@ -18,8 +18,10 @@ from nearkin.core.position_priors import PositionPriors
 from nearkin.core.rules import Curation
 from nearkin.core.vectors import Hits, Vectors
 from nearkin.encoders.fake import HashingEncoder
+from nearkin.lookup.authorise import TokenFile
 from nearkin.lookup.rank_candidates import Ordering
 from nearkin.lookup.server import Limits, LookupServer
+from nearkin.ops.grpc_tls import ServerCertificate
 from nearkin.ops.health import Health
 from nearkin.ops.metrics import Metrics
 from nearkin.stores.memory import MemoryIndex
@@ -180,7 +182,11 @@ class LiveLookups:
 
 @asynccontextmanager
 async def live_lookups(
-    limits: Limits | None = None, encoder: ContentEncoder | None = None, ordering: Ordering | None = None
+    limits: Limits | None = None,
+    encoder: ContentEncoder | None = None,
+    ordering: Ordering | None = None,
+    tokens: TokenFile | None = None,
+    certificate: ServerCertificate | None = None,
 ) -> AsyncIterator[LiveLookups]:
     """Start a server with an empty index and no evidence, and a client of it; stop both at the end."""
     index, encoder = WatchedIndex(), encoder or HashingEncoder()
@@ -200,8 +206,9 @@ async def live_lookups(
         ordering=ordering,
         curation=lambda: live.curation,
         log_answer=logged.append,
+        tokens=tokens,
     )
-    address = await server.start("127.0.0.1:0")
+    address = await server.start("127.0.0.1:0", certificate)
     async with LookupClient(address) as client:
         live = LiveLookups(index, encoder, evidence, door, server, metrics, health, client, address, logged)
         try:
