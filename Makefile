@@ -1,10 +1,10 @@
-# Every command that a person or CI needs. Nothing outside .venv is installed or changed.
+# Every command that a person or CI needs. Nothing outside .venv is installed or changed, but by `make engines`.
 PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 PIP := $(BIN)/python -m pip --disable-pip-version-check install --quiet
 
-.PHONY: help demo test test-slow test-all chaos fuzz lint bench lock proto docs clean
+.PHONY: help demo test test-slow test-all engines chaos fuzz lint bench lock proto dashboards docs clean
 .DEFAULT_GOAL := help
 
 help:  ## list the commands
@@ -35,6 +35,9 @@ test-slow: $(VENV)/dev  ## the slow tests alone
 
 test-all: test test-slow  ## every test, the slow ones too
 
+engines:  ## install the engines that slow tests run and this machine lacks: Debian packages, as root
+	@tests/engines/install
+
 chaos: $(VENV)/dev  ## full rounds of every fault, on Apache Kafka too; JSON in benchmarks/results/chaos
 	NEARKIN_REQUIRE_ENGINES=1 NEARKIN_CHAOS_ROUNDS=$(or $(ROUNDS),100) NEARKIN_CHAOS_RESULTS=benchmarks/results/chaos \
 		$(BIN)/pytest -n 2 tests/faults
@@ -55,6 +58,9 @@ bench: $(VENV)/dev  ## measure everything; JSON beside readable tables, in bench
 proto: $(VENV)/dev  ## generate the gRPC code from schemas/
 	$(BIN)/python -m grpc_tools.protoc -I schemas --python_out=services --pyi_out=services --grpc_python_out=services \
 		schemas/nearkin/contracts/v1/lookup.proto
+
+dashboards: $(VENV)/dev  ## make Grafana's dashboards and Prometheus's rules from deploy/
+	$(BIN)/python -m deploy.grafana
 
 lock:  ## resolve the lock files anew (needs uv)
 	uv pip compile --quiet --universal --python-version 3.11 --generate-hashes --no-header --extra embedded pyproject.toml -o requirements.lock

@@ -1,6 +1,7 @@
 """What every test may ask for."""
 
 import os
+import shutil
 from pathlib import Path
 
 import pytest
@@ -33,6 +34,27 @@ def apache_kafka() -> Path:
         return apache_kafka_jars()
     except NoApacheKafka as error:
         message = f"no Apache Kafka: {error}"
+    if os.environ.get("NEARKIN_REQUIRE_ENGINES"):
+        pytest.fail(message)
+    pytest.skip(message)
+
+
+@pytest.fixture(scope="session")
+def prometheus() -> str:
+    """Prometheus's server; NEARKIN_REQUIRE_ENGINES makes a failure of a machine without it."""
+    return _program("prometheus")
+
+
+@pytest.fixture(scope="session")
+def promtool() -> str:
+    """Prometheus's tool that checks rules; NEARKIN_REQUIRE_ENGINES makes a failure of a machine without it."""
+    return _program("promtool")
+
+
+def _program(name: str) -> str:
+    if found := shutil.which(name):
+        return found
+    message = f"no {name}: install it (Debian's package prometheus; make engines)"
     if os.environ.get("NEARKIN_REQUIRE_ENGINES"):
         pytest.fail(message)
     pytest.skip(message)
