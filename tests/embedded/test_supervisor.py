@@ -54,6 +54,14 @@ async def until(condition, what: str) -> None:
     pytest.fail(f"never happened: {what}")
 
 
+async def test_the_start_does_not_wait_for_a_program_that_nothing_needs(tmp_path):
+    beside = program(tmp_path, "beside", "while not (folder / 'go').exists(): time.sleep(0.01)", awaited=False)
+    async with Supervisor([program(tmp_path, "broker"), beside], tmp_path / "logs", patience=HASTY):
+        assert not (tmp_path / "beside.pid").exists()
+        (tmp_path / "go").touch()
+        await until((tmp_path / "beside.pid").exists, "it became ready later")
+
+
 async def test_programs_start_after_what_they_follow_and_stop_before_it(tmp_path):
     programs = [program(tmp_path, "broker"), program(tmp_path, "worker", follows=("broker",))]
     async with Supervisor(programs, tmp_path / "logs", patience=HASTY) as supervisor:

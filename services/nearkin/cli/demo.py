@@ -147,7 +147,7 @@ def demo(json_file: Path | None, kafka: str | None, keep: bool) -> None:
             await run_stack(folder, work, report=report, environment=REPLAYING, kafka=kafka)
 
     broker = "" if kafka else "broker, "
-    console.print(f"Starting {broker}Redis, index, two indexers, the feedback worker and look-ups ...")
+    console.print(f"Starting {broker}Redis, index, two indexers, the feedback worker, look-ups and the monitor ...")
     try:
         asyncio.run(run())
     except StopRequested:

@@ -15,7 +15,7 @@ from nearkin.ops.settings import load_settings
 @data_option
 @click.option("--verbose", "-v", is_flag=True, help="Show what every program writes; it is in DATA/logs anyway.")
 def up(data: Path | None, verbose: bool) -> None:
-    """Run broker, Redis, index, indexers, the feedback worker and look-ups here, supervised, until SIGTERM or Ctrl-C.
+    """Run broker, Redis, index, indexers, the feedback worker, look-ups and the monitor here, until SIGTERM or Ctrl-C.
 
     A program that dies is started again; one that keeps dying stops everything (exit code 3). The index and Redis keep
     their data in the folder over a restart; the broker keeps topics in memory only, so what was published and not yet

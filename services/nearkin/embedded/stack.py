@@ -45,7 +45,7 @@ MIN_FREE_BYTES = 256 * 2**20
 INDEX_READY_S = 900.0
 
 #: What serves its own /ready and /metrics.
-SERVICES = ("indexer-live", "indexer-bulk", "feedback", "lookup")
+SERVICES = ("indexer-live", "indexer-bulk", "feedback", "lookup", "monitor")
 
 #: How engines elsewhere are reached: the embedded ones listen on loopback, without TLS.
 NOT_HERE = ("NEARKIN_REDIS_USERNAME", "NEARKIN_REDIS_PASSWORD", "NEARKIN_INDEX_CERT", "NEARKIN_INDEX_KEY")
@@ -204,7 +204,7 @@ def _programs(
     environment: Mapping[str, str],
     report: Callable[[str, str], None],
 ) -> list[Program]:
-    """What runs, in the order of the picture: broker, Redis, index, indexers, feedback, look-ups."""
+    """What runs, in the order of the picture: broker, Redis, index, indexers, feedback, look-ups, monitor."""
     environment = {
         **environment,
         "NEARKIN_KAFKA_BOOTSTRAP": endpoints.kafka,
@@ -281,7 +281,28 @@ def _programs(
         programs.insert(-1, service("feedback", "nearkin.feedback", ("broker",), f"new feedback {WAIT}", "redis", last))
     else:
         report("redis", "there is no redis-server here: going without, so feedback is not counted")
+    programs.append(_monitor(endpoints, environment, last))
     return programs
+
+
+def _monitor(endpoints: Endpoints, environment: Mapping[str, str], nice: Sequence[str]) -> Program:
+    """Watches the others, needs none of them, and is needed by none."""
+    listen = endpoints.metrics["monitor"]
+    watched = {name: address for name, address in endpoints.metrics.items() if name not in ("monitor", "lookup")}
+    settings = {
+        "NEARKIN_METRICS_LISTEN": listen,
+        "NEARKIN_LOOKUP_ADDRESS": endpoints.lookup,
+        "NEARKIN_MONITOR_PARTS": ",".join(f"{name}={address}" for name, address in watched.items()),
+        "NEARKIN_MONITOR_ENGINES": "broker,index,redis,lookup" if endpoints.redis else "broker,index,lookup",
+    }
+    return Program(
+        "monitor",
+        [*nice, sys.executable, "-m", "nearkin.monitor"],
+        lambda: _says_ready(listen),
+        environment={**environment, **settings},
+        meanwhile="nobody watches meanwhile",
+        awaited=False,
+    )
 
 
 def _without_broker(programs: Sequence[Program], settings: Settings) -> list[Program]:

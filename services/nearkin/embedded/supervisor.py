@@ -44,6 +44,7 @@ class Program:
         stop_signal: asks it to end.
         ready_s: how long it may take from a start until it answers; the supervisor's patience where it is None.
         meanwhile: what its end means until it is back, told with it.
+        awaited: whether the start waits for it: not for one that nothing needs.
     """
 
     name: str
@@ -56,6 +57,7 @@ class Program:
     stop_signal: signal.Signals = signal.SIGTERM
     ready_s: float | None = None
     meanwhile: str = ""
+    awaited: bool = True
 
 
 @dataclass(frozen=True, slots=True)
@@ -148,7 +150,7 @@ class Supervisor:
         self._hurry.set()
 
     async def __aenter__(self) -> Self:
-        """Start everything, and wait until everything is ready.
+        """Start everything, and wait until all that is awaited is ready.
 
         Raises:
             Misconfigured: a program says that its configuration is wrong.
@@ -164,7 +166,9 @@ class Supervisor:
         self._keepers = [asyncio.create_task(self._keep(child)) for child in self._children.values()]
         for keeper in self._keepers:
             keeper.add_done_callback(self._notice_end)
-        everything = asyncio.gather(*(child.is_ready.wait() for child in self._children.values()))
+        everything = asyncio.gather(
+            *(child.is_ready.wait() for child in self._children.values() if child.program.awaited)
+        )
         first: set[asyncio.Future[Any]] = {everything, self._failed}
         try:
             await asyncio.wait(first, return_when=asyncio.FIRST_COMPLETED)

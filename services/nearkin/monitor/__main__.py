@@ -7,7 +7,7 @@ Exit codes: 0 after SIGTERM or SIGINT, 2 where a setting or a file is not as it 
 import asyncio
 import logging
 import time
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Sequence
 
 from prometheus_client import CollectorRegistry
 
@@ -70,7 +70,7 @@ async def serve(settings: Settings, metrics: Metrics) -> None:
         if "index" in engines:
             watching.append(_again_and_again(lambda: _count_points(index, metrics), POINTS_EVERY_S))
         if settings.probe_every_s:
-            watching.append(keep_probing(prober, metrics, settings.probe_every_s, settings.probe_late_s))
+            watching.append(_probe(prober, parts, [*engines, *asks], metrics, settings))
         tasks = [asyncio.create_task(each) for each in watching]
         collect_young_garbage_only()
         log.info("watching", extra=logs.fields(engines=engines, services=sorted(services_of(settings))))
@@ -117,6 +117,12 @@ async def _watch_broker(broker: BrokerSide, parts: Parts, metrics: Metrics, ever
         for lane, age in oldest.ages().items():
             metrics.monitor_oldest_age.labels(lane).set(age)
         await asyncio.sleep(every_s)
+
+
+async def _probe(prober: Prober, parts: Parts, names: Sequence[str], metrics: Metrics, settings: Settings) -> None:
+    """Probe, from when all parts answer: where they start together, the first probe would be late every time."""
+    await parts.answer(names)
+    await keep_probing(prober, metrics, settings.probe_every_s, settings.probe_late_s)
 
 
 async def _count_points(index: qdrant.QdrantIndex, metrics: Metrics) -> None:

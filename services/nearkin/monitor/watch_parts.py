@@ -9,7 +9,7 @@ import http.client
 import json
 import logging
 import time
-from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
+from collections.abc import AsyncIterator, Awaitable, Callable, Collection, Mapping
 from dataclasses import dataclass
 from functools import partial
 
@@ -55,11 +55,22 @@ class Parts:
     def __init__(self, metrics: Metrics, clock: Callable[[], float] = time.monotonic) -> None:
         self._metrics, self._clock, self._began = metrics, clock, clock()
         self._parts: dict[str, _Part] = {}
+        self._expected: set[str] = set()
+        self._all_answered = asyncio.Event()
 
     @property
     def problems(self) -> dict[str, str]:
         """What is wrong with each part that was asked; empty where it answers."""
         return {name: part.problem for name, part in self._parts.items() if part.problem is not None}
+
+    async def answer(self, names: Collection[str], within_s: float = GRACE_S) -> None:
+        """Wait until each of some parts has answered, or the time has passed."""
+        self._expected = {name for name in names if self.problems.get(name) != ""}
+        if self._expected:
+            self._all_answered.clear()
+            with contextlib.suppress(TimeoutError):
+                async with asyncio.timeout(within_s):
+                    await self._all_answered.wait()
 
     def hear(self, name: str, problem: str) -> None:
         """Take what a part said last.
@@ -70,6 +81,10 @@ class Parts:
         """
         part, now = self._parts.setdefault(name, _Part(since=self._clock())), self._clock()
         self._metrics.monitor_part_up.labels(name).set(not problem)
+        if not problem:
+            self._expected.discard(name)
+            if not self._expected:
+                self._all_answered.set()
         if part.problem is None and problem and now - self._began < GRACE_S:
             return
         if part.problem is not None and bool(part.problem) == bool(problem):
