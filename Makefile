@@ -4,7 +4,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 PIP := $(BIN)/python -m pip --disable-pip-version-check install --quiet
 
-.PHONY: help demo test test-slow test-all engines chaos fuzz lint bench lock proto dashboards docs clean
+.PHONY: help demo test test-slow test-all engines chaos fuzz lint bench lock proto dashboards docs secrets clean
 .DEFAULT_GOAL := help
 
 help:  ## list the commands
@@ -54,6 +54,9 @@ lint: $(VENV)/dev  ## style, types, layers
 
 bench: $(VENV)/dev  ## measure everything; JSON beside readable tables, in benchmarks/results
 	$(BIN)/python -m benchmarks
+
+secrets:  ## draw the passwords of docker-compose.yml into deploy/secrets, once
+	@deploy/make-secrets
 
 proto: $(VENV)/dev  ## generate the gRPC code from schemas/
 	$(BIN)/python -m grpc_tools.protoc -I schemas --python_out=services --pyi_out=services --grpc_python_out=services \
