@@ -20,6 +20,7 @@ MEASUREMENTS = (
     "lookups",
     "freshness",
     "lanes",
+    "poison",
     "reranked",
     "quality",
     "fusion",
