@@ -24,6 +24,7 @@ from nearkin.lookup.server import Limits, LookupServer
 from nearkin.ops.grpc_tls import ServerCertificate
 from nearkin.ops.health import Health
 from nearkin.ops.metrics import Metrics
+from nearkin.ops.tracing import OFF, Traces
 from nearkin.stores.memory import MemoryIndex
 from nearkin.stores.memory_evidence import MemoryEvidence
 
@@ -187,6 +188,7 @@ async def live_lookups(
     ordering: Ordering | None = None,
     tokens: TokenFile | None = None,
     certificate: ServerCertificate | None = None,
+    traces: Traces = OFF,
 ) -> AsyncIterator[LiveLookups]:
     """Start a server with an empty index and no evidence, and a client of it; stop both at the end."""
     index, encoder = WatchedIndex(), encoder or HashingEncoder()
@@ -207,6 +209,7 @@ async def live_lookups(
         curation=lambda: live.curation,
         log_answer=logged.append,
         tokens=tokens,
+        traces=traces,
     )
     address = await server.start("127.0.0.1:0", certificate)
     async with LookupClient(address) as client:

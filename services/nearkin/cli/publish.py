@@ -3,6 +3,7 @@
 import time
 from collections.abc import Callable, Iterator
 from concurrent.futures import Future
+from contextlib import closing
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import NoReturn
@@ -20,6 +21,7 @@ from nearkin.contracts.feedback import StreamTime
 from nearkin.contracts.topics import ITEMS, ITEMS_BULK, SOURCES
 from nearkin.core.errors import InvalidEvent, Misconfigured
 from nearkin.ops.topics import require_topics
+from nearkin.ops.tracing import start_traces
 
 #: How many refused lines are named before only their number is told, unless more are asked for.
 NAMED = 20
@@ -154,7 +156,8 @@ def publish(
     began = time.monotonic()
     try:
         with (
-            Producer(settings.kafka_bootstrap, security=settings.kafka_security) as producer,
+            closing(start_traces(settings, "publish")) as traces,
+            Producer(settings.kafka_bootstrap, security=settings.kafka_security, traces=traces) as producer,
             _progress(console) as progress,
         ):
             task = progress.add_task("publishing", total=_total_bytes(files), sent=0)

@@ -42,6 +42,7 @@ from nearkin.core.pseudonym import KEY_FORM, PseudonymKey
 from nearkin.ops.kafka_security import PLAINTEXT, KafkaSecurity
 from nearkin.ops.reach import require_broker
 from nearkin.ops.settings import load_settings
+from nearkin.ops.tracing import OFF, Traces
 
 Member = TypeVar("Member")
 
@@ -84,6 +85,8 @@ class Producer:
         security: how the connection is protected: TLS, a user with a password, both or neither.
         pseudonym_key: makes pseudonyms of users: `<key id>:<64 hex digits>`; by default what `NEARKIN_PSEUDONYM_KEY`
             or its file says when the first user is named.
+        traces: begins a trace with some events, which those who consume them go on with: `start_traces` of
+            `nearkin.ops.tracing` by the settings, or `Spans` around the application's own TracerProvider.
         kafka_options: further options of kafka-python's KafkaProducer.
 
     Raises:
@@ -102,6 +105,7 @@ class Producer:
         pseudonym_key: str | None = None,
         may_probe: bool = False,
         security: KafkaSecurity = PLAINTEXT,
+        traces: Traces = OFF,
         **kafka_options: Any,
     ) -> None:
         if not isinstance(bootstrap, str):
@@ -114,7 +118,7 @@ class Producer:
         self._key = None if pseudonym_key is None else _parsed(pseudonym_key)
         require_broker(bootstrap, connect_timeout_s)
         self._bootstrap, self._clock, self._closed = bootstrap, clock, False
-        self._may_probe = may_probe
+        self._may_probe, self._traces = may_probe, traces
         self._free = threading.BoundedSemaphore(max_pending)
         delivery_ms = int(delivery_timeout_s * 1000)
         options = {
@@ -398,22 +402,29 @@ class Producer:
             raise refused("reserved_id", "id", f"ids that begin with {PROBE_PREFIX} are of the monitor's probes")
         outcome: Future[Published] = Future()
         self._free.acquire()
+        traced = self._traces.publishing(topic.name)
+        carried = [*headers, *traced.headers] if traced else list(headers)
         try:
-            sent = self._kafka.send(topic.name, key=key, value=value, headers=list(headers), partition=partition)
-        except KafkaError as error:
+            sent = self._kafka.send(topic.name, key=key, value=value, headers=carried, partition=partition)
+        except BaseException as error:
             self._free.release()
-            raise self._explain(error, topic.name) from error
-        except BaseException:
-            self._free.release()
+            if traced:
+                traced.failed(type(error).__name__)
+            if isinstance(error, KafkaError):
+                raise self._explain(error, topic.name) from error
             raise
         outcome.set_running_or_notify_cancel()  # from here on it cannot be called back
 
         def arrived(place: Any) -> None:
             self._free.release()
+            if traced:
+                traced.arrived(place.partition, place.offset)
             outcome.set_result(Published(place.topic, place.partition, place.offset))
 
         def failed(error: Exception) -> None:
             self._free.release()
+            if traced:
+                traced.failed(type(error).__name__)
             outcome.set_exception(self._explain(error, topic.name))
 
         sent.add_callback(arrived)

@@ -22,6 +22,7 @@ from nearkin.ops.metrics import Metrics
 from nearkin.ops.process import EXIT_MISCONFIGURED, exit_with, stop_on_signals
 from nearkin.ops.read_log import Logs
 from nearkin.ops.settings import Settings, load_settings
+from nearkin.ops.tracing import Traces, start_traces
 from nearkin.ops.watchdog import Progress
 from nearkin.stores.evidence import connect, rules_of
 from nearkin.stores.shards import SHARDS
@@ -39,15 +40,19 @@ def main() -> int:
         logs.configure(settings, PROCESS)
         metrics = Metrics(CollectorRegistry(), PROCESS)
         health = Health(metrics, "evidence", "broker", "group", stall_timeout_s=settings.stall_timeout_s)
-        with HealthServer(settings.metrics_listen, health, metrics):
+        with HealthServer(settings.metrics_listen, health, metrics, insecure=settings.listen_insecure):
+            traces = start_traces(settings, PROCESS)
             log.info("starting")
-            return asyncio.run(beating(health, serve(settings, metrics, health)))
+            try:
+                return asyncio.run(beating(health, serve(settings, metrics, health, traces)))
+            finally:
+                traces.close()
     except Misconfigured as error:
         log.critical("misconfigured", extra=logs.fields(problem=str(error)))
         return EXIT_MISCONFIGURED
 
 
-async def serve(settings: Settings, metrics: Metrics, health: Health) -> int:
+async def serve(settings: Settings, metrics: Metrics, health: Health, traces: Traces) -> int:
     """Wire the parts, wait for the store, and serve."""
     stopping = stop_on_signals()
     evidence = rules_of(settings)
@@ -64,7 +69,7 @@ async def serve(settings: Settings, metrics: Metrics, health: Health) -> int:
         in_force = await patiently(learn.read, settings=settings, stopping=stopping, failed=failed)
         health.ready("evidence")
         log.info("the evidence is ready")
-        letters, progress = make_letters(settings, metrics), Progress()
+        letters, progress = make_letters(settings, metrics, traces), Progress()
         rules = Rules(
             half_life_ms=evidence.half_life_ms,
             window=settings.feedback_window,
@@ -80,6 +85,7 @@ async def serve(settings: Settings, metrics: Metrics, health: Health) -> int:
             metrics,
             advance=progress.advance,
             stopping=stopping,
+            traces=traces,
         )
 
         def put_in_force(priors: PositionPriors) -> None:

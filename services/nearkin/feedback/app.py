@@ -4,17 +4,18 @@ import asyncio
 from typing import Final
 
 from nearkin.contracts.feedback import without_users
-from nearkin.contracts.topics import FEEDBACK, VISITS
+from nearkin.contracts.topics import FEEDBACK, GROUPS, VISITS
 from nearkin.feedback.apply_feedback import ApplyFeedback
 from nearkin.ops.dead_letters import DeadLetters
 from nearkin.ops.health import Health
 from nearkin.ops.metrics import Metrics
 from nearkin.ops.settings import Settings
+from nearkin.ops.tracing import OFF, Traces
 from nearkin.ops.watchdog import Progress
 from nearkin.ops.worker import Worker
 
 #: Its consumer group; what it has committed is for those who watch lag, and decides nothing.
-GROUP: Final = "nearkin-feedback"
+GROUP: Final = GROUPS[FEEDBACK]
 
 TOPICS: Final = (FEEDBACK, VISITS)
 
@@ -23,10 +24,15 @@ TOPICS: Final = (FEEDBACK, VISITS)
 FETCH_WAIT_MS = 20
 
 
-def make_letters(settings: Settings, metrics: Metrics) -> DeadLetters:
+def make_letters(settings: Settings, metrics: Metrics, traces: Traces = OFF) -> DeadLetters:
     """Where refused events go, without whoever they may name."""
     return DeadLetters(
-        settings.kafka_bootstrap, TOPICS, metrics, dict.fromkeys(TOPICS, without_users), settings.kafka_security
+        settings.kafka_bootstrap,
+        TOPICS,
+        metrics,
+        dict.fromkeys(TOPICS, without_users),
+        settings.kafka_security,
+        traces,
     )
 
 

@@ -26,6 +26,7 @@ from nearkin.ops.logs import fields
 from nearkin.ops.metrics import Metrics
 from nearkin.ops.read_log import Log, Logs, NothingThere
 from nearkin.ops.record import Place, Record, Rejected
+from nearkin.ops.tracing import OFF, Traces
 
 log = logging.getLogger(__name__)
 
@@ -55,6 +56,7 @@ class ApplyFeedback:
         metrics: what is counted of the work itself.
         advance: called whenever something was read or applied: a long way back is no standstill, nor are large baskets.
         stopping: when it is set, what is under way ends after its next part, and the guards say how far it came.
+        traces: where the way of events that belong to a trace is told.
         now: the time in seconds since the epoch.
     """
 
@@ -69,11 +71,12 @@ class ApplyFeedback:
         *,
         advance: Callable[[], None] = lambda: None,
         stopping: asyncio.Event | None = None,
+        traces: Traces = OFF,
         now: Callable[[], float] = time.time,
     ) -> None:
         self._store, self._logs, self._letters, self._rules = store, logs, letters, rules
         self.counting = counting
-        self._metrics, self._advance, self._now = metrics, advance, now
+        self._metrics, self._advance, self._traces, self._now = metrics, advance, traces, now
         self._stopping = stopping or asyncio.Event()
         self._assigned: frozenset[Place] = frozenset()
         self._partitions: dict[Place, Partition] = {}
@@ -382,9 +385,27 @@ class ApplyFeedback:
         metrics.events.labels(topic=topic, outcome="applied").inc(len(applied))
         metrics.unexposed.inc(sum(is_unexposed(each.event) for each in applied))
         applied_at = self._now()
+        self._tell(applied, consumed_at, applied_at)
         for each in applied[:: 1 + len(applied) // AGES]:
             occurred_at, stamped_at = each.event.occurred_at / 1000, each.record.timestamp_ms / 1000
             metrics.evidence_age("occurred_to_broker", stamped_at - occurred_at)
             metrics.evidence_age("broker_to_consumed", consumed_at - stamped_at)
             metrics.evidence_age("consumed_to_applied", applied_at - consumed_at)
             metrics.evidence_age("occurred_to_applied", applied_at - occurred_at)
+
+    def _tell(self, applied: Sequence[Waiting], consumed_at: float, applied_at: float) -> None:
+        """Say of each event that it was applied, where the log is that detailed; tell the way of the traced ones."""
+        told, traced = log.isEnabledFor(logging.DEBUG), self._traces.on
+        if not (told or traced):
+            return
+        for record, event in applied:
+            if told:
+                log.debug(
+                    "event applied",
+                    extra=fields(
+                        event_id=event.event_id, topic=record.topic, partition=record.partition, offset=record.offset
+                    ),
+                )
+            if traced and (parent := self._traces.parent_of(record)) is not None:
+                span = self._traces.processed(record, parent, consumed_at, applied_at, event_id=event.event_id)
+                self._traces.step("apply", span, consumed_at, applied_at)

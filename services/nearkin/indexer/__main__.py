@@ -19,6 +19,7 @@ from nearkin.ops.health import Health, HealthServer, beating
 from nearkin.ops.metrics import Metrics
 from nearkin.ops.process import EXIT_MISCONFIGURED, exit_with, stop_on_signals
 from nearkin.ops.settings import Settings, load_settings
+from nearkin.ops.tracing import Traces, start_traces
 from nearkin.stores.qdrant import connect
 
 log = logging.getLogger("nearkin.indexer")
@@ -38,16 +39,22 @@ def main() -> int:
         os.nice(lane.nice)
         metrics = Metrics(CollectorRegistry(), process)
         health = Health(metrics, "index", "broker", "group", stall_timeout_s=settings.stall_timeout_s)
-        with HealthServer(settings.metrics_listen, health, metrics):
+        with HealthServer(settings.metrics_listen, health, metrics, insecure=settings.listen_insecure):
             encoder = load_encoder(settings.bundle_path, settings.encode_threads)
+            traces = start_traces(settings, process)
             log.info("starting", extra=logs.fields(lane=settings.indexer_lane, bundle=encoder.bundle))
-            return asyncio.run(beating(health, serve(settings, lane, encoder, metrics, health)))
+            try:
+                return asyncio.run(beating(health, serve(settings, lane, encoder, metrics, health, traces)))
+            finally:
+                traces.close()
     except Misconfigured as error:
         log.critical("misconfigured", extra=logs.fields(problem=str(error)))
         return EXIT_MISCONFIGURED
 
 
-async def serve(settings: Settings, lane: Lane, encoder: ContentEncoder, metrics: Metrics, health: Health) -> int:
+async def serve(
+    settings: Settings, lane: Lane, encoder: ContentEncoder, metrics: Metrics, health: Health, traces: Traces
+) -> int:
     """Wire the parts, wait for the index, and serve the lane."""
     stopping = stop_on_signals()
     index = connect(settings)
@@ -66,11 +73,16 @@ async def serve(settings: Settings, lane: Lane, encoder: ContentEncoder, metrics
         health.ready("index")
         log.info("the collection is ready", extra=logs.fields(collection=items.name))
         index_items = IndexItems(
-            items, encoder, metrics, write_batch=lane.write_batch, sample_every_s=lane.sample_every_s
+            items,
+            encoder,
+            metrics,
+            write_batch=lane.write_batch,
+            sample_every_s=lane.sample_every_s,
+            traces=traces,
         )
         counting = asyncio.create_task(count_points(items, metrics))
         try:
-            return await build(settings, lane, index_items, metrics, health, stopping).run()
+            return await build(settings, lane, index_items, metrics, health, stopping, traces).run()
         finally:
             counting.cancel()
             await index_items.close()

@@ -3,10 +3,11 @@
 import asyncio
 from dataclasses import dataclass
 
-from nearkin.contracts.topics import ITEMS, ITEMS_BULK, Topic
+from nearkin.contracts.topics import GROUPS, ITEMS, ITEMS_BULK, Topic
 from nearkin.ops.health import Health
 from nearkin.ops.metrics import Metrics
 from nearkin.ops.settings import Settings
+from nearkin.ops.tracing import OFF, Traces
 from nearkin.ops.worker import Handle, Worker
 
 
@@ -35,15 +36,21 @@ class Lane:
 
 
 LANES = {
-    "live": Lane(ITEMS, "nearkin-indexer-live", take=1, write_batch=256, nice=0, sample_every_s=0.25, fetch_wait_ms=20),
+    "live": Lane(ITEMS, GROUPS[ITEMS], take=1, write_batch=256, nice=0, sample_every_s=0.25, fetch_wait_ms=20),
     "bulk": Lane(
-        ITEMS_BULK, "nearkin-indexer-bulk", take=4, write_batch=32, nice=19, sample_every_s=2.0, fetch_wait_ms=200
+        ITEMS_BULK, GROUPS[ITEMS_BULK], take=4, write_batch=32, nice=19, sample_every_s=2.0, fetch_wait_ms=200
     ),
 }
 
 
 def build(
-    settings: Settings, lane: Lane, handle: Handle, metrics: Metrics, health: Health, stopping: asyncio.Event
+    settings: Settings,
+    lane: Lane,
+    handle: Handle,
+    metrics: Metrics,
+    health: Health,
+    stopping: asyncio.Event,
+    traces: Traces = OFF,
 ) -> Worker:
     """The worker of a lane, around its use case."""
     return Worker(
@@ -57,4 +64,5 @@ def build(
         within_s=settings.indexer_within_ms / 1000,
         fetch_wait_ms=lane.fetch_wait_ms,
         stopping=stopping,
+        traces=traces,
     )

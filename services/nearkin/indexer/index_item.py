@@ -10,10 +10,12 @@ Only an upsert that would have a say is encoded: an older one, or one that a del
 """
 
 import asyncio
+import logging
 import random
 import time
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field
+from typing import Any
 
 from nearkin.contracts.events import ItemEvent, decode_item_event
 from nearkin.core.errors import InvalidEvent, NearkinError, NothingToEncode, TemporaryError
@@ -21,8 +23,12 @@ from nearkin.core.item import Content, ItemState, Versions, merge
 from nearkin.core.ports import ContentEncoder, IndexedItem, ItemCollection, ItemWrite, Search, Stored
 from nearkin.core.sketch import sketch
 from nearkin.core.vectors import VectorName, Vectors
+from nearkin.ops.logs import fields
 from nearkin.ops.metrics import Metrics
 from nearkin.ops.record import Record, Rejected
+from nearkin.ops.tracing import OFF, Traces
+
+log = logging.getLogger(__name__)
 
 #: Rounds of read, merge and write before a contended batch waits like after any other temporary failure.
 ROUNDS = 5
@@ -48,7 +54,8 @@ class IndexItems:
         encoder: of the same bundle.
         metrics: what is counted.
         write_batch: most items in one write; small ones let another lane's writes in between.
-        sample_every_s: at most one item in so many seconds is searched for until it is found.
+        sample_every_s: at most one item in so many seconds is searched for until it is found, but for traced ones.
+        traces: where the way of events that belong to a trace is told.
         now: the time in seconds since the epoch.
     """
 
@@ -60,10 +67,12 @@ class IndexItems:
         *,
         write_batch: int = 256,
         sample_every_s: float = 0.25,
+        traces: Traces = OFF,
         now: Callable[[], float] = time.time,
     ) -> None:
         self._items, self._encoder, self._metrics = items, encoder, metrics
         self._write_batch, self._sample_every_s, self._now = write_batch, sample_every_s, now
+        self._traces = traces
         self._sampled_at = 0.0
         self._sample: asyncio.Task[None] | None = None
 
@@ -79,8 +88,8 @@ class IndexItems:
         consumed_at = self._now()
         rejected: list[Rejected] = []
         groups = _group(records, rejected)
+        times = _Times(consumed_at, self._now(), consumed_at, consumed_at)
         vectors: dict[str, Vectors | NothingToEncode] = {}
-        encoded_at = consumed_at
         written: list[_Item] = []
         waiting = groups
         for round_ in range(ROUNDS):
@@ -91,17 +100,18 @@ class IndexItems:
             began = time.perf_counter()
             held = await self._items.read(list(waiting))
             self._metrics.index_read_seconds.observe(time.perf_counter() - began)
+            times.read_at = self._now()
             for item in waiting.values():
                 item.held = held.get(item.id)
             await self._resolve(waiting.values(), vectors, rejected)
-            encoded_at = self._now()
+            times.encoded_at = self._now()
             lost = await self._write([item for item in waiting.values() if item.changed], vectors)
             written += [item for item in waiting.values() if item.id not in lost]
             waiting = {id_: waiting[id_] for id_ in lost}
             self._metrics.write_conflicts.inc(len(lost))
         if waiting:
             raise TemporaryError(f"{len(waiting)} items were changed by somebody else before each of {ROUNDS} writes")
-        self._count(written, consumed_at, encoded_at, vectors)
+        self._count(written, times, vectors)
         return rejected
 
     async def close(self) -> None:
@@ -170,37 +180,58 @@ class IndexItems:
     def _count(
         self,
         items: list["_Item"],
-        consumed_at: float,
-        encoded_at: float,
+        times: "_Times",
         vectors: dict[str, Vectors | NothingToEncode],
     ) -> None:
-        """Count outcomes and ages of a batch that is applied, and sample one item for its visibility."""
+        """Count and tell outcomes and ages of a batch that is applied, and sample one item for its visibility."""
         upserted_at = self._now()
+        told, traced = log.isEnabledFor(logging.DEBUG), self._traces.on
         age = self._metrics.age
         outcomes: dict[tuple[str, str], int] = {}
-        sample: tuple[ItemEvent, Vectors] | None = None
+        sample: tuple[ItemEvent, Vectors, Any] | None = None
         for item in items:
             for event, record in item.events:
                 applied = item.applied(event)
                 outcome = (record.topic, "applied" if applied else "superseded")
                 outcomes[outcome] = outcomes.get(outcome, 0) + 1
+                if told:
+                    log.debug("event %s", outcome[1], extra=fields(**_place(event, record)))
+                trace = self._trace(event, record, times, upserted_at) if traced else None
                 if applied:
                     stamped_at = record.timestamp_ms / 1000
                     age("occurred_to_broker", (record.timestamp_ms - event.occurred_at) / 1000)
-                    age("broker_to_consumed", consumed_at - stamped_at)
-                    age("consumed_to_encoded", encoded_at - consumed_at)
-                    age("encoded_to_upserted", upserted_at - encoded_at)
+                    age("broker_to_consumed", times.consumed_at - stamped_at)
+                    age("consumed_to_encoded", times.encoded_at - times.consumed_at)
+                    age("encoded_to_upserted", upserted_at - times.encoded_at)
                     encoded = vectors.get(item.fingerprint)
-                    if isinstance(encoded, Vectors) and item.state.is_visible:
-                        sample = (event, encoded)
+                    if isinstance(encoded, Vectors) and item.state.is_visible and (trace or not (sample and sample[2])):
+                        sample = (event, encoded, trace)
         for (topic, word), count in outcomes.items():
             self._metrics.events.labels(topic=topic, outcome=word).inc(count)
         idle = self._sample is None or self._sample.done()
-        if sample is not None and idle and upserted_at - self._sampled_at >= self._sample_every_s:
+        due = upserted_at - self._sampled_at >= self._sample_every_s
+        if sample is not None and idle and (due or sample[2]):
             self._sampled_at = upserted_at
             self._sample = asyncio.create_task(self._see(*sample, upserted_at))
 
-    async def _see(self, event: ItemEvent, vectors: Vectors, upserted_at: float) -> None:
+    def _trace(self, event: ItemEvent, record: Record, times: "_Times", upserted_at: float) -> Any:
+        """Tell the way of an event that belongs to a trace; what `visible` belongs to, None for any other event."""
+        parent = self._traces.parent_of(record)
+        if parent is None:
+            return None
+        span = self._traces.processed(record, parent, times.consumed_at, upserted_at, event_id=event.event_id)
+        began_at = times.consumed_at
+        for name, ended_at in (
+            ("decode", times.decoded_at),
+            ("read", times.read_at),
+            ("encode", times.encoded_at),
+            ("upsert", upserted_at),
+        ):
+            self._traces.step(name, span, began_at, ended_at)
+            began_at = ended_at
+        return span
+
+    async def _see(self, event: ItemEvent, vectors: Vectors, trace: Any, upserted_at: float) -> None:
         """Search for a written item by its own vector until a search returns it, and record how old its event was."""
         search = Search(VectorName.CONTENT, vectors.content, VISIBLE_AMONG)
         deadline = upserted_at + VISIBLE_TIMEOUT_S
@@ -212,6 +243,8 @@ class IndexItems:
                     seen_at = self._now()
                     self._metrics.age("upserted_to_visible", seen_at - upserted_at)
                     self._metrics.age("occurred_to_visible", seen_at - event.occurred_at / 1000)
+                    if trace is not None:
+                        self._traces.step("visible", trace, upserted_at, seen_at)
                     return
                 if len(hits) == VISIBLE_AMONG and hits[-1].score >= SAME:
                     return  # so many items of equal content prove nothing either way
@@ -220,6 +253,16 @@ class IndexItems:
         except NearkinError:
             pass  # the writes meet the same trouble, and say so
         self._metrics.visible_unproved.inc()
+
+
+@dataclass(slots=True)
+class _Times:
+    """When a batch's steps ended, the last round of each; seconds since the epoch."""
+
+    consumed_at: float
+    decoded_at: float
+    read_at: float
+    encoded_at: float
 
 
 @dataclass(slots=True)
@@ -346,3 +389,14 @@ def _group(records: Sequence[Record], rejected: list[Rejected]) -> dict[str, _It
             item = items[event.item_id] = _Item(event.item_id)
         item.events.append((event, record))
     return items
+
+
+def _place(event: ItemEvent, record: Record) -> dict[str, object]:
+    """What a line of the log says of an event: which it is, and where it lies."""
+    return {
+        "event_id": event.event_id,
+        "item_id": event.item_id,
+        "topic": record.topic,
+        "partition": record.partition,
+        "offset": record.offset,
+    }

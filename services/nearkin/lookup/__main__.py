@@ -27,6 +27,7 @@ from nearkin.ops.listening import require_protected
 from nearkin.ops.metrics import Metrics
 from nearkin.ops.process import EXIT_MISCONFIGURED, collect_young_garbage_only, exit_with, stop_on_signals
 from nearkin.ops.settings import Settings, load_settings
+from nearkin.ops.tracing import Traces, start_traces
 from nearkin.stores import evidence as redis
 from nearkin.stores import qdrant
 
@@ -43,14 +44,18 @@ def main() -> int:
         health = Health(metrics, "index", stall_timeout_s=settings.stall_timeout_s)
         with HealthServer(settings.metrics_listen, health, metrics, insecure=settings.listen_insecure):
             encoder = load_encoder(settings.bundle_path, settings.encode_threads)
-            asyncio.run(beating(health, serve(settings, encoder, metrics, health)))
+            traces = start_traces(settings, "lookup")
+            try:
+                asyncio.run(beating(health, serve(settings, encoder, metrics, health, traces)))
+            finally:
+                traces.close()
     except Misconfigured as error:
         log.critical("cannot start: %s", error)
         return EXIT_MISCONFIGURED
     return 0
 
 
-async def serve(settings: Settings, encoder: ContentEncoder, metrics: Metrics, health: Health) -> None:
+async def serve(settings: Settings, encoder: ContentEncoder, metrics: Metrics, health: Health, traces: Traces) -> None:
     """Serve look-ups until SIGTERM or SIGINT, then finish what runs.
 
     Raises:
@@ -96,6 +101,7 @@ async def serve(settings: Settings, encoder: ContentEncoder, metrics: Metrics, h
         log_answer=answers.offer,
         clock=settings.clock,
         tokens=tokens,
+        traces=traces,
     )
     following = asyncio.create_task(curation.follow())
     try:

@@ -18,6 +18,7 @@ from google.protobuf.message import Message
 from grpc_health.v1 import health, health_pb2, health_pb2_grpc
 from grpc_reflection.v1alpha import reflection
 
+from nearkin.contracts.limits import MAX_REQUEST_ID
 from nearkin.contracts.v1 import lookup_pb2 as wire
 from nearkin.contracts.v1 import lookup_pb2_grpc
 from nearkin.core.answer import LoggedAnswer
@@ -36,7 +37,7 @@ from nearkin.core.rules import Curation
 from nearkin.lookup.authorise import Authorise, TokenFile
 from nearkin.lookup.encode_answer import encode_answer, encode_item, logged
 from nearkin.lookup.engines import FLOOR_S, Engine
-from nearkin.lookup.find_similar import Answer, Depths, FindSimilar
+from nearkin.lookup.find_similar import Answer, Depths, FindSimilar, Observe
 from nearkin.lookup.follow_stream import Stream
 from nearkin.lookup.log_answers import make_request_id
 from nearkin.lookup.parse_request import check_batch, parse_ids, parse_lookup
@@ -48,6 +49,7 @@ from nearkin.ops.grpc_tls import ServerCertificate
 from nearkin.ops.health import Health
 from nearkin.ops.logs import describe, fields
 from nearkin.ops.metrics import Metrics
+from nearkin.ops.tracing import OFF, Traces
 
 log = logging.getLogger(__name__)
 
@@ -73,6 +75,16 @@ _CODES: dict[type[NearkinError], grpc.StatusCode] = {
     DeadlineExceeded: grpc.StatusCode.DEADLINE_EXCEEDED,
     Overloaded: grpc.StatusCode.RESOURCE_EXHAUSTED,
 }
+
+#: What ends a call without an answer for which its caller cannot be blamed; too much at once is among it.
+_OURS = frozenset(
+    {
+        grpc.StatusCode.INTERNAL,
+        grpc.StatusCode.UNAVAILABLE,
+        grpc.StatusCode.DEADLINE_EXCEEDED,
+        grpc.StatusCode.RESOURCE_EXHAUSTED,
+    }
+)
 
 Request = TypeVar("Request", bound=Message)
 Response = TypeVar("Response", bound=Message)
@@ -107,6 +119,7 @@ class LookupService(lookup_pb2_grpc.LookupServiceServicer):
         log_answer: takes what was answered.
         limits: what the server takes.
         metrics: where calls are counted.
+        traces: where calls that belong to a trace are told.
     """
 
     def __init__(
@@ -117,9 +130,10 @@ class LookupService(lookup_pb2_grpc.LookupServiceServicer):
         log_answer: Callable[[LoggedAnswer], None],
         limits: Limits,
         metrics: Metrics,
+        traces: Traces,
     ) -> None:
         self._find, self._index, self._stream, self._log_answer = find, index, stream, log_answer
-        self._limits, self._metrics = limits, metrics
+        self._limits, self._metrics, self._traces = limits, metrics, traces
         self._working = 0
 
     async def FindSimilar(  # noqa: N802  # gRPC's name
@@ -170,6 +184,7 @@ class LookupService(lookup_pb2_grpc.LookupServiceServicer):
 
     async def _answer(self, lookups: list[SimilarTo], allowed_s: float) -> list[Answer | NearkinError]:
         named = [one if one.request_id else replace(one, request_id=make_request_id()) for one in lookups]
+        self._traces.name_lookup(named[0].request_id)
         answers = await self._find(named, allowed_s)
         now_ms = time.time_ns() // 1_000_000
         for answer in answers:
@@ -177,6 +192,10 @@ class LookupService(lookup_pb2_grpc.LookupServiceServicer):
                 self._metrics.answers.labels(answer.draw.value).inc()
                 for part in answer.degraded:
                     self._metrics.degraded.labels(part).inc()
+                    log.warning(
+                        "a look-up is answered without a part",
+                        extra=fields(part=part, request_id=answer.lookup.request_id),
+                    )
                 self._log_answer(logged(answer, self._stream.priors_version, now_ms))
         return answers
 
@@ -201,21 +220,27 @@ class LookupService(lookup_pb2_grpc.LookupServiceServicer):
     ) -> Response:
         """Answer one call within its bounds, or abort it with the status that its error has; count and time it."""
         started = time.perf_counter()
-        code = grpc.StatusCode.CANCELLED
-        try:
-            with self._admitted(request, anchors):
-                async with _deadline(context.time_remaining(), self._limits.timeout_s) as allowed_s:
-                    response = await answer(request, allowed_s)
-            code = grpc.StatusCode.OK
-        except NearkinError as error:
-            code, message = _status(error)
-        except Exception:
-            log.exception("%s failed in a way that is not foreseen", method)
-            code, message = grpc.StatusCode.INTERNAL, "the look-up failed; the server's log says why"
-        finally:
-            if not _is_of_probes(request):
-                self._metrics.lookups.labels(method, code.name).inc()
-                self._metrics.lookup_seconds.labels("total").observe(time.perf_counter() - started)
+        code, message = grpc.StatusCode.CANCELLED, ""
+        with self._traces.serving(f"{SERVICE}/{method}", context) as span:
+            try:
+                with self._admitted(request, anchors):
+                    async with _deadline(context.time_remaining(), self._limits.timeout_s) as allowed_s:
+                        response = await answer(request, allowed_s)
+                code = grpc.StatusCode.OK
+            except NearkinError as error:
+                code, message = _status(error)
+            except Exception:
+                log.exception(
+                    "%s failed in a way that is not foreseen", method, extra=fields(request_id=_name_of(request))
+                )
+                code, message = grpc.StatusCode.INTERNAL, "the look-up failed; the server's log says why"
+            finally:
+                took_s = time.perf_counter() - started
+                span.ended(code.name)
+                _tell(method, request, code, message, took_s)
+                if not _is_of_probes(request):
+                    self._metrics.lookups.labels(method, code.name).inc()
+                    self._metrics.lookup_seconds.labels("total").observe(took_s)
         if code is not grpc.StatusCode.OK:
             await context.abort(code, message)
         return response
@@ -266,6 +291,23 @@ def _is_of_probes(request: Message) -> bool:
             return False
 
 
+def _name_of(request: Message) -> str:
+    """The name that a caller gave its look-up, where it is one that a line of the log may hold."""
+    name = getattr(request, "request_id", "")
+    return name if len(name) <= MAX_REQUEST_ID and name.isprintable() else ""
+
+
+def _tell(method: str, request: Message, code: grpc.StatusCode, message: str, took_s: float) -> None:
+    """Say how a call ended: aloud where it is the server's doing, else to whoever wants to know of every call."""
+    level = logging.WARNING if code in _OURS else logging.DEBUG
+    if not log.isEnabledFor(level):
+        return
+    # What a caller is told of its own mistake may quote the request.
+    why = {"problem": message} if code in _OURS else {}
+    said = fields(method=method, code=code.name, request_id=_name_of(request), ms=round(1000 * took_s, 1), **why)
+    log.log(level, "a call ended" if code is grpc.StatusCode.OK else "a call is not answered", extra=said)
+
+
 def _status(error: NearkinError) -> tuple[grpc.StatusCode, str]:
     code = next((code for kind, code in _CODES.items() if isinstance(error, kind)), grpc.StatusCode.INTERNAL)
     return code, str(error)
@@ -276,6 +318,19 @@ def _result(answer: Answer | NearkinError, *, explain: bool) -> wire.FindSimilar
         return wire.FindSimilarResult(response=encode_answer(answer, explain=explain))
     code, message = _status(answer)
     return wire.FindSimilarResult(failure=wire.Failure(code=code.value[0], message=message))
+
+
+def _observer(metrics: Metrics, traces: Traces) -> Observe:
+    """Who is told how long each stage of a look-up took."""
+
+    def count(stage: str, seconds: float) -> None:
+        metrics.lookup_seconds.labels(stage).observe(seconds)
+
+    def count_and_trace(stage: str, seconds: float) -> None:
+        count(stage, seconds)
+        traces.looked_up(stage, seconds)
+
+    return count_and_trace if traces.on else count
 
 
 class LookupServer:
@@ -293,6 +348,7 @@ class LookupServer:
         log_answer: takes what was answered; must neither wait nor raise.
         clock: whether evidence is decayed to the wall's time or to that of the newest event.
         tokens: who may call what; everybody everything where it is None.
+        traces: where calls that belong to a trace are told.
 
     Attributes:
         stream: what is known of the stream as a whole.
@@ -312,6 +368,7 @@ class LookupServer:
         log_answer: Callable[[LoggedAnswer], None] = lambda _: None,
         clock: Literal["wall", "stream"] = "wall",
         tokens: TokenFile | None = None,
+        traces: Traces = OFF,
     ) -> None:
         self._index, self._encoder, self._readiness = index, encoder, readiness
         items = Engine("index", metrics)
@@ -329,7 +386,7 @@ class LookupServer:
             curation=curation,
             depths=limits.depths,
             evidence_budget_s=limits.evidence_budget_s,
-            observe=lambda stage, seconds: metrics.lookup_seconds.labels(stage).observe(seconds),
+            observe=_observer(metrics, traces),
         )
         most = limits.max_message_bytes * _TRANSPORT_SLACK
         self._server = grpc.aio.server(
@@ -343,7 +400,7 @@ class LookupServer:
             ],
         )
         lookup_pb2_grpc.add_LookupServiceServicer_to_server(  # type: ignore[no-untyped-call]  # generated
-            LookupService(find, index, self.stream, log_answer, limits, metrics), self._server
+            LookupService(find, index, self.stream, log_answer, limits, metrics, traces), self._server
         )
         self._health = health.aio.HealthServicer()  # type: ignore[attr-defined]  # its stubs leave it out
         health_pb2_grpc.add_HealthServicer_to_server(self._health, self._server)

@@ -5,6 +5,7 @@ Those of one partition go out in order, many at a time, and the partitions besid
 
 import asyncio
 import logging
+import re
 import time
 from collections.abc import Callable, Iterable, Mapping, Sequence
 
@@ -18,11 +19,18 @@ from nearkin.ops.kafka_security import PLAINTEXT, KafkaSecurity
 from nearkin.ops.logs import describe, fields
 from nearkin.ops.metrics import Metrics
 from nearkin.ops.record import Place, Rejected
+from nearkin.ops.tracing import OFF, Traces
 
 log = logging.getLogger(__name__)
 
 #: A batch of letters of one partition is about so large at most: well below what the topics take, as is a letter alone.
 BATCH_BYTES = 256 * 1024
+
+#: An event's name for itself, where it has one that looks like a name: of what was refused, nothing else is told.
+EVENT_ID = re.compile(rb'"event_id"\s*:\s*"([A-Za-z0-9._:-]{1,64})"')
+
+#: It is looked for in so many bytes: it stands among the first fields.
+EVENT_ID_WITHIN = 4096
 
 Redact = Callable[[bytes | None], bytes | None]
 
@@ -36,6 +44,7 @@ class DeadLetters:
         metrics: what is counted.
         redact: for a topic whose events may name people, what may be kept of a value.
         security: how connections to them are protected.
+        traces: where is told that an event which belongs to a trace was refused.
     """
 
     def __init__(
@@ -45,8 +54,9 @@ class DeadLetters:
         metrics: Metrics,
         redact: Mapping[Topic, Redact] | None = None,
         security: KafkaSecurity = PLAINTEXT,
+        traces: Traces = OFF,
     ) -> None:
-        self._bootstrap, self._metrics, self._security = bootstrap, metrics, security
+        self._bootstrap, self._metrics, self._security, self._traces = bootstrap, metrics, security, traces
         self._topics = {topic.name: topic.dead_letters for topic in topics}
         self._redact = {topic.name: clean for topic, clean in (redact or {}).items()}
         self._producer: AIOKafkaProducer | None = None
@@ -135,13 +145,19 @@ class DeadLetters:
         record = each.record
         self._metrics.dead_letters.labels(topic=record.topic, reason=each.error.reason).inc()
         self._metrics.events.labels(topic=record.topic, outcome="dead_lettered").inc()
+        name = EVENT_ID.search(record.value[:EVENT_ID_WITHIN]) if record.value else None
+        event_id = name[1].decode() if name else ""
         log.warning(
             "dead letter",
             extra=fields(
                 reason=each.error.reason,
                 field=each.error.field,
+                event_id=event_id,
                 topic=record.topic,
                 partition=record.partition,
                 offset=record.offset,
             ),
         )
+        if self._traces.on and (parent := self._traces.parent_of(record)) is not None:
+            now = time.time()
+            self._traces.processed(record, parent, now, now, event_id=event_id, refused=each.error.reason)

@@ -20,7 +20,6 @@ from nearkin.ops.addresses import require_target, split_address, split_addresses
 from nearkin.ops.kafka_security import KafkaSecurity, Mechanism
 from nearkin.ops.tls import Tls
 
-
 #: What the monitor watches beside the services that NEARKIN_MONITOR_PARTS names.
 ENGINES = ("broker", "index", "redis", "lookup")
 
@@ -385,6 +384,15 @@ class Settings(BaseSettings):
             raise ValueError(f"{value!r} does not begin with http:// or https://")
         address = address.removesuffix("/")
         split_address(address if re.search(r":[^\]]*$", address) else f"{address}:6334")
+        return value
+
+    @field_validator("traces_endpoint")
+    @classmethod
+    def _collector(cls, value: str) -> str:
+        scheme, separator, address = value.partition("://")
+        if scheme not in ("http", "https") or not separator:
+            raise ValueError(f"{value!r} does not begin with http:// or https://")
+        split_address(address)
         return value
 
     @field_validator("redis_url")

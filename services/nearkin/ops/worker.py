@@ -39,6 +39,7 @@ from nearkin.ops.metrics import Metrics
 from nearkin.ops.process import EXIT_FAILED, EXIT_MISCONFIGURED
 from nearkin.ops.record import Place, Record, Rejected, record_of
 from nearkin.ops.settings import Settings
+from nearkin.ops.tracing import OFF, Traces
 from nearkin.ops.watchdog import Progress, Watchdog
 
 log = logging.getLogger(__name__)
@@ -106,6 +107,7 @@ class Worker:
         ledger: where the effects keep their own account of progress.
         letters: where rejected events go; to the topics' dead letters as they are where it is None.
         progress: what the watchdog looks at; a handler whose batch takes long says there what is done of it.
+        traces: where is told that an event which belongs to a trace was refused.
     """
 
     def __init__(
@@ -124,6 +126,7 @@ class Worker:
         ledger: Ledger | None = None,
         letters: DeadLetters | None = None,
         progress: Progress | None = None,
+        traces: Traces = OFF,
     ) -> None:
         self._settings, self._group, self._topics, self._handle = settings, group, topics, handle
         self._metrics, self._health, self._batch = metrics, health, batch
@@ -131,7 +134,7 @@ class Worker:
         self._ledger, self._ticked_at, self._ticks_failed = ledger, 0.0, 0
         self._elsewhere: dict[Place, int] = {}
         self._letters = letters or DeadLetters(
-            settings.kafka_bootstrap, topics, metrics, security=settings.kafka_security
+            settings.kafka_bootstrap, topics, metrics, security=settings.kafka_security, traces=traces
         )
         self._inbox = Inbox(batch)
         self._stopping = stopping
@@ -462,7 +465,14 @@ class Worker:
             except Exception as error:  # whatever it is must not leave unseen, nor take the whole stream with it
                 log.error(
                     "a batch failed unexpectedly",
-                    extra=fields(error=describe(error), events=len(records), attempt=attempt),
+                    extra=fields(
+                        error=describe(error),
+                        events=len(records),
+                        attempt=attempt,
+                        topic=records[0].topic,
+                        partition=records[0].partition,
+                        offset=records[0].offset,
+                    ),
                 )
                 failure = error
                 await asyncio.sleep(self._settings.retry_initial_ms / 1000 if attempt < tries else 0)
