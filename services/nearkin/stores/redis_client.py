@@ -87,6 +87,9 @@ class _User(CredentialProvider):
     def get_credentials(self) -> tuple[str] | tuple[str, str]:
         return (self._username, self._password()) if self._username else (self._password(),)
 
+    async def get_credentials_async(self) -> tuple[str] | tuple[str, str]:
+        return self.get_credentials()
+
 
 def open_redis(
     url: str,
