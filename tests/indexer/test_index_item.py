@@ -1,6 +1,7 @@
 """The use case over the ports alone: no broker, no Faust, no engine."""
 
 import asyncio
+import logging
 from itertools import permutations
 
 import pytest
@@ -356,6 +357,37 @@ async def test_the_way_of_an_event_is_timed_in_stages(indexing):
     assert indexing.count("visible_unproved_total") == 0
 
 
+async def test_a_clock_that_jumps_spoils_no_figure_of_what_is_timed_here_and_samples_go_on(indexing):
+    clock = [NOW / 1000 + 1]
+    indexer = indexing.another(sample_every_s=0.0, now=lambda: clock[0])
+    for version, jump_s in enumerate((0, -3600, 7200), 1):
+        clock[0] += jump_s
+        await indexer([indexing.record(upserted(MUG if version % 2 else CUP, version))])
+        await indexer._sample
+
+    assert indexing.count("freshness_seconds_count", stage="occurred_to_visible") == 3
+    assert indexing.count("freshness_clamped_total", stage="broker_to_consumed") == 1
+    assert indexing.count("freshness_clamped_total", stage="occurred_to_visible") == 1
+    assert indexing.count("freshness_seconds_sum", stage="upserted_to_visible") < 10
+
+
+async def test_a_clock_that_jumps_while_a_batch_is_applied_leaves_its_figures_as_they_were(indexing):
+    clock = [NOW / 1000 + 1]
+
+    class Jumping(HashingEncoder):
+        def encode(self, contents):
+            clock[0] += 3600
+            return super().encode(contents)
+
+    indexing.encoder = Jumping()
+    indexer = indexing.another(now=lambda: clock[0])
+    await indexer([indexing.record(upserted(MUG, 1))])
+    await indexer._sample
+
+    assert indexing.count("freshness_seconds_sum", stage="consumed_to_encoded") < 10
+    assert indexing.count("freshness_seconds_sum", stage="occurred_to_visible") < 10
+
+
 async def test_what_changes_nothing_is_no_sign_of_freshness(indexing):
     await indexing(upserted(MUG, 1))
     await indexing(upserted(MUG, 1))
@@ -385,3 +417,18 @@ async def test_reading_encoding_and_writing_are_each_timed(indexing):
     await indexing(encode_upserted("a", MUG, 1, event_id="e", occurred_at=NOW))
 
     assert [indexing.count(f"{step}_seconds_count") for step in ("index_read", "encode", "upsert")] == [1, 1, 1]
+
+
+async def test_each_event_is_told_by_its_name_to_whoever_wants_to_know_of_every_one(indexing, caplog):
+    events = [encode_upserted("a", MUG, version, event_id=f"e-{version}", occurred_at=NOW) for version in (2, 1)]
+    await indexing(*events)
+    assert not caplog.records
+
+    with caplog.at_level(logging.DEBUG, "nearkin"):
+        await indexing(*events)
+
+    assert {each.fields["event_id"]: each.getMessage() for each in caplog.records} == {
+        "e-2": "event superseded",
+        "e-1": "event superseded",
+    }
+    assert "mug" not in str([vars(each) for each in caplog.records])

@@ -11,7 +11,7 @@ from live_lookups import LiveLookups, live_lookups, until
 from nearkin.contracts.v1 import lookup_pb2 as wire
 from nearkin.contracts.v1.lookup_pb2_grpc import LookupServiceStub
 from nearkin.core import item
-from nearkin.core.errors import Misconfigured
+from nearkin.core.errors import Misconfigured, Unavailable
 from nearkin.core.item import Content, Offer
 from nearkin.encoders.fake import HashingEncoder
 from nearkin.lookup.server import SERVICE, Limits, LookupServer
@@ -315,3 +315,41 @@ async def test_calls_are_counted_by_method_and_status_and_timed_by_stage(live: L
     for stage in ("search", "evidence", "rank"):
         assert sample("nearkin_lookup_seconds_count", stage=stage) == 2
     assert sample("nearkin_lookup_seconds_count", stage="total") == 3
+
+
+async def test_a_call_that_cannot_be_answered_is_told_with_its_name_and_a_callers_mistake_is_not(
+    live: LiveLookups, stub: LookupServiceStub, caplog: pytest.LogCaptureFixture
+):
+    await status_of(stub.FindSimilar(lookup("none", request_id="mistaken")))
+    assert not caplog.records
+
+    live.index.go_away()
+    live.evidence_door.problem = Unavailable("evidence", "the test took it away")
+    code, _ = await status_of(stub.FindSimilar(lookup(request_id="in-vain")))
+
+    assert code is grpc.StatusCode.UNAVAILABLE
+    (told,) = (each for each in caplog.records if each.getMessage() == "a call is not answered")
+    assert told.levelno == logging.WARNING
+    assert (told.fields["request_id"], told.fields["code"]) == ("in-vain", "UNAVAILABLE")
+
+
+async def test_who_wants_to_know_of_every_call_is_told_of_each_and_never_what_a_caller_got_wrong_in_its_words(
+    live: LiveLookups, stub: LookupServiceStub, caplog: pytest.LogCaptureFixture
+):
+    with caplog.at_level(logging.DEBUG, "nearkin"):
+        await stub.FindSimilar(lookup(request_id="r-1"))
+        await status_of(stub.FindSimilar(lookup("words of the request", request_id="r-2")))
+
+    ends = [(each.fields["request_id"], each.fields["code"]) for each in caplog.records if "ms" in each.fields]
+    assert ends == [("r-1", "OK"), ("r-2", "NOT_FOUND")]
+    assert "words of the request" not in str([vars(each) for each in caplog.records])
+
+
+async def test_an_answer_that_lacks_a_part_is_told_with_its_name(
+    live: LiveLookups, stub: LookupServiceStub, caplog: pytest.LogCaptureFixture
+):
+    live.evidence_door.problem = Unavailable("evidence", "the test took it away")
+    await stub.FindSimilar(lookup(request_id="r-1"))
+
+    told = [each.fields for each in caplog.records if each.getMessage() == "a look-up is answered without a part"]
+    assert told == [{"part": "evidence", "request_id": "r-1"}]

@@ -112,3 +112,13 @@ async def test_where_one_partition_takes_none_the_others_have_theirs_and_nothing
     assert [len(offsets_of_origin(broker, FEEDBACK, partition)) for partition in range(PARTITIONS)] == [0, 10, 10, 10]
     told = {"topic": FEEDBACK.name, "reason": "too_long"}
     assert not metrics.registry.get_sample_value("nearkin_dead_letters_total", told)
+
+
+async def test_a_refused_event_is_told_by_its_own_name_and_by_nothing_else_of_it(letters, caplog):
+    values = [b'{"event_id": "e-1", "title": "words"}', b'{"event_id": "words of somebody"}', b"no json", None]
+
+    await letters.send([Rejected(Record(ITEMS.name, 0, at, 1, b"k", value), WRONG) for at, value in enumerate(values)])
+
+    told = [each.fields for each in caplog.records if each.getMessage() == "dead letter"]
+    assert [each["event_id"] for each in told] == ["e-1", "", "", ""]
+    assert "words" not in str(told)

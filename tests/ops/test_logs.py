@@ -1,5 +1,7 @@
 import json
 import logging
+from collections import Counter
+from collections.abc import Callable, Iterator
 
 import pytest
 
@@ -88,13 +90,57 @@ def test_other_lines_pass_while_one_floods():
     assert throttle.filter(record("other"))
 
 
-def test_libraries_are_quiet_and_we_are_not(monkeypatch):
-    root = logging.getLogger()
-    monkeypatch.setattr(root, "handlers", [])
-    level = root.level
+def test_one_reason_does_not_hide_another():
+    throttle = Throttle(most=1, period_s=10)
 
-    configure(Settings(log_format="json", log_level="INFO"), "test")
+    assert throttle.filter(record(reason="too_long", offset=1))
+    assert not throttle.filter(record(reason="too_long", offset=2))
+    assert throttle.filter(record(reason="not_json", offset=3))
+
+
+@pytest.fixture
+def written(monkeypatch, capsys) -> Iterator[Callable[[], list[str]]]:
+    """Tells what a process wrote whose log is configured now; its loggers are put back afterwards."""
+    root, ours = logging.getLogger(), logging.getLogger("nearkin")
+    levels = root.level, ours.level
+    monkeypatch.setattr(root, "handlers", [])
+
+    def read() -> list[str]:
+        return capsys.readouterr().err.splitlines()
+
+    yield read
+    root.setLevel(levels[0])
+    ours.setLevel(levels[1])
+
+
+@pytest.mark.parametrize("level", ["INFO", "DEBUG"])
+def test_libraries_are_quiet_and_we_are_not(written, level):
+    configure(Settings(log_format="json", log_level=level), "test")
 
     assert not logging.getLogger("aiokafka.consumer").isEnabledFor(logging.INFO)
+    assert not logging.getLogger("hpack").isEnabledFor(logging.DEBUG)
     assert logging.getLogger("nearkin.ops").isEnabledFor(logging.INFO)
-    root.setLevel(level)
+    assert logging.getLogger("nearkin.ops").isEnabledFor(logging.DEBUG) is (level == "DEBUG")
+
+
+@pytest.mark.parametrize("level", ["INFO", "DEBUG"])
+def test_a_flood_of_refusals_writes_a_few_lines_of_each_reason_whatever_is_told_besides(written, level):
+    configure(Settings(log_format="json", log_level=level), "test")
+    log = logging.getLogger("nearkin.test")
+
+    for number in range(3_000):
+        log.warning("dead letter", extra=fields(reason=f"reason-{'abc'[number % 3]}", event_id=f"e-{number}"))
+
+    told = [json.loads(line) for line in written()]
+    assert Counter(line["reason"] for line in told) == {f"reason-{each}": 10 for each in "abc"}
+    assert told[0]["event_id"] == "e-0"
+
+
+def test_who_asks_for_details_has_each_of_them_up_to_what_a_process_can_write_beside_its_work(written):
+    configure(Settings(log_format="json", log_level="DEBUG"), "test")
+    log = logging.getLogger("nearkin.test")
+
+    for number in range(6_000):
+        log.debug("event applied", extra=fields(event_id=f"e-{number}"))
+
+    assert len(written()) == 5_000

@@ -1,11 +1,14 @@
 """One structured line per decision: for a person at a terminal, or as JSON for a machine.
 
-A line says what was decided and names the place (topic, partition, offset), never the event's text, and never a secret:
-of an exception that is not ours, only its type and where it was raised are shown. The same line in a flood is cut to a
-few, and the next one says how many were left out.
+A line says what was decided, of which event or look-up (`event_id`, `request_id`) and where it lies (topic, partition,
+offset), never the event's text, and never a secret: of an exception that is not ours, only its type and where it was
+raised are shown. What an operator acts on is told at WARNING, what changes at INFO; that an event was applied or a call
+answered, as it should be, at DEBUG. The same line in a flood is cut to a few, and the next one says how many were left
+out; lines that differ in what they are about, such as the reason of a refusal, are not the same.
 """
 
 import datetime as dt
+import functools
 import json
 import logging
 import re
@@ -22,7 +25,10 @@ from nearkin.ops.settings import Settings
 NUMBER = re.compile(r"0x[0-9a-f]+|\d+")
 
 #: Libraries that tell about themselves at INFO, line after line.
-CHATTY = ("aiokafka", "faust", "mode", "kafka", "httpx", "asyncio", "grpc", "prometheus_client")
+CHATTY = ("aiokafka", "faust", "mode", "kafka", "httpx", "asyncio", "grpc", "prometheus_client", "opentelemetry")
+
+#: Fields whose values make two kinds of one line: few values each.
+KINDS = ("reason", "engine", "part", "code", "state")
 
 
 def fields(**values: object) -> dict[str, Any]:
@@ -43,9 +49,11 @@ def configure(settings: Settings, process: str) -> None:
     handler.addFilter(Throttle())
     root = logging.getLogger()
     root.handlers[:] = [handler]
-    root.setLevel(settings.log_level)
+    level = logging.getLevelNamesMapping()[settings.log_level]
+    root.setLevel(max(logging.INFO, level))
+    logging.getLogger("nearkin").setLevel(level)  # details are ours alone
     for name in CHATTY:
-        logging.getLogger(name).setLevel(max(logging.WARNING, root.level))
+        logging.getLogger(name).setLevel(max(logging.WARNING, level))
 
 
 def describe(error: BaseException) -> str:
@@ -115,24 +123,39 @@ class TextLines(logging.Formatter):
 class Throttle(logging.Filter):
     """Lets a few lines of one kind through in a period; the first one afterwards says how many were left out.
 
+    Who asks for details wants each, up to a number that a process can write beside its work.
+
     Args:
-        most: lines of one kind (same logger, same words, whatever the numbers in them) in a period.
+        most: lines of one kind (same logger, same words, whatever the numbers in them, same `KINDS`) in a period.
         period_s: its length in seconds.
+        most_details: the same for lines at DEBUG.
     """
 
-    def __init__(self, most: int = 10, period_s: float = 10.0) -> None:
+    def __init__(self, most: int = 10, period_s: float = 10.0, most_details: int = 5_000) -> None:
         super().__init__()
-        self._most, self._period_s = most, period_s
-        self._seen: dict[tuple[str, str], tuple[float, int]] = {}
+        self._most, self._period_s, self._most_details = most, period_s, most_details
+        self._seen: dict[tuple[object, ...], tuple[float, int]] = {}
 
     def filter(self, record: logging.LogRecord) -> bool:
         """Whether the line is let through."""
-        kind = (record.name, NUMBER.sub("#", str(record.msg)))
+        facts = getattr(record, "fields", None) or {}
+        kind = (
+            record.name,
+            record.levelno,
+            _without_numbers(str(record.msg)),
+            *(str(facts[each]) for each in KINDS if each in facts),
+        )
+        most = self._most if record.levelno > logging.DEBUG else self._most_details
         began, count = self._seen.get(kind, (record.created, 0))
         if record.created - began >= self._period_s:
-            record.left_out = max(0, count - self._most)
+            record.left_out = max(0, count - most)
             began, count = record.created, 0
         if len(self._seen) > 1000:
             self._seen.clear()
         self._seen[kind] = (began, count + 1)
-        return count < self._most
+        return count < most
+
+
+@functools.lru_cache(maxsize=4096)
+def _without_numbers(words: str) -> str:
+    return NUMBER.sub("#", words)
