@@ -163,11 +163,13 @@ def _telling(parts: Parts, asking: Asking, client: str, server: str) -> Callable
     if client == "client":
         refused = asking.refused
         return lambda: asking.refused > refused
-    if (client, server) == ("lookup", "redis"):
-        degraded = part.counted("lookups_degraded_total", part="evidence")
-        return lambda: part.counted("lookups_degraded_total", part="evidence") > degraded
+    if client == "lookup" and server in ("index", "redis"):
+        # It may answer from what it remembers, and stays ready then.
+        lost = {"index": "index", "redis": "evidence"}[server]
+        degraded = part.counted("lookups_degraded_total", part=lost)
+        return lambda: part.waits_for(server) or part.counted("lookups_degraded_total", part=lost) > degraded
     if (client, server) == ("lookup", "broker"):
         return lambda: part.counted("lookup_log_waiting_items") > 0
     if server == "broker":
         return lambda: part.waits_for("broker")
-    return lambda: part.waits_for("index") or part.waits_for("engine")
+    return lambda: part.waits_for("engine")

@@ -11,6 +11,7 @@ Only an upsert that would have a say is encoded: an older one, or one that a del
 
 import asyncio
 import logging
+import math
 import random
 import time
 from collections.abc import Callable, Iterable, Sequence
@@ -41,6 +42,8 @@ VISIBLE_AMONG = 32
 
 #: How long a sampled item is looked for, and the first pause between two looks, which doubles, in seconds.
 VISIBLE_TIMEOUT_S, VISIBLE_POLL_S = 10.0, 0.002
+
+Clock = Callable[[], float]
 
 #: A hit of this cosine is as near to the sampled item as the item itself.
 SAME = 0.9999
@@ -73,7 +76,7 @@ class IndexItems:
         self._items, self._encoder, self._metrics = items, encoder, metrics
         self._write_batch, self._sample_every_s, self._now = write_batch, sample_every_s, now
         self._traces = traces
-        self._sampled_at = 0.0
+        self._sampled_at = -math.inf
         self._sample: asyncio.Task[None] | None = None
 
     async def __call__(self, records: Sequence[Record]) -> list[Rejected]:
@@ -85,10 +88,11 @@ class IndexItems:
         Raises:
             TemporaryError: not all of it was applied; apply the batch again.
         """
-        consumed_at = self._now()
+        clock = _steady(self._now)
+        consumed_at = clock()
         rejected: list[Rejected] = []
         groups = _group(records, rejected)
-        times = _Times(consumed_at, self._now(), consumed_at, consumed_at)
+        times = _Times(clock, consumed_at, clock(), consumed_at, consumed_at)
         vectors: dict[str, Vectors | NothingToEncode] = {}
         written: list[_Item] = []
         waiting = groups
@@ -100,11 +104,11 @@ class IndexItems:
             began = time.perf_counter()
             held = await self._items.read(list(waiting))
             self._metrics.index_read_seconds.observe(time.perf_counter() - began)
-            times.read_at = self._now()
+            times.read_at = clock()
             for item in waiting.values():
                 item.held = held.get(item.id)
             await self._resolve(waiting.values(), vectors, rejected)
-            times.encoded_at = self._now()
+            times.encoded_at = clock()
             lost = await self._write([item for item in waiting.values() if item.changed], vectors)
             written += [item for item in waiting.values() if item.id not in lost]
             waiting = {id_: waiting[id_] for id_ in lost}
@@ -184,7 +188,7 @@ class IndexItems:
         vectors: dict[str, Vectors | NothingToEncode],
     ) -> None:
         """Count and tell outcomes and ages of a batch that is applied, and sample one item for its visibility."""
-        upserted_at = self._now()
+        upserted_at = times.clock()
         told, traced = log.isEnabledFor(logging.DEBUG), self._traces.on
         age = self._metrics.age
         outcomes: dict[tuple[str, str], int] = {}
@@ -209,10 +213,10 @@ class IndexItems:
         for (topic, word), count in outcomes.items():
             self._metrics.events.labels(topic=topic, outcome=word).inc(count)
         idle = self._sample is None or self._sample.done()
-        due = upserted_at - self._sampled_at >= self._sample_every_s
+        due = time.monotonic() - self._sampled_at >= self._sample_every_s
         if sample is not None and idle and (due or sample[2]):
-            self._sampled_at = upserted_at
-            self._sample = asyncio.create_task(self._see(*sample, upserted_at))
+            self._sampled_at = time.monotonic()
+            self._sample = asyncio.create_task(self._see(*sample, times.clock, upserted_at))
 
     def _trace(self, event: ItemEvent, record: Record, times: "_Times", upserted_at: float) -> Any:
         """Tell the way of an event that belongs to a trace; what `visible` belongs to, None for any other event."""
@@ -231,16 +235,16 @@ class IndexItems:
             began_at = ended_at
         return span
 
-    async def _see(self, event: ItemEvent, vectors: Vectors, trace: Any, upserted_at: float) -> None:
+    async def _see(self, event: ItemEvent, vectors: Vectors, trace: Any, clock: Clock, upserted_at: float) -> None:
         """Search for a written item by its own vector until a search returns it, and record how old its event was."""
         search = Search(VectorName.CONTENT, vectors.content, VISIBLE_AMONG)
         deadline = upserted_at + VISIBLE_TIMEOUT_S
         pause = VISIBLE_POLL_S
         try:
-            while self._now() < deadline:
+            while clock() < deadline:
                 (hits,) = await self._items.search([search])
                 if any(hit.id == event.item_id for hit in hits):
-                    seen_at = self._now()
+                    seen_at = clock()
                     self._metrics.age("upserted_to_visible", seen_at - upserted_at)
                     self._metrics.age("occurred_to_visible", seen_at - event.occurred_at / 1000)
                     if trace is not None:
@@ -255,10 +259,17 @@ class IndexItems:
         self._metrics.visible_unproved.inc()
 
 
+def _steady(now: Callable[[], float]) -> Clock:
+    """The time from now on, of a clock that nobody sets: jumps of the wall clock are no part of what a batch takes."""
+    began_at, began = now(), time.monotonic()
+    return lambda: began_at + time.monotonic() - began
+
+
 @dataclass(slots=True)
 class _Times:
-    """When a batch's steps ended, the last round of each; seconds since the epoch."""
+    """When a batch's steps ended, the last round of each; seconds since the epoch, of one steady clock."""
 
+    clock: Clock
     consumed_at: float
     decoded_at: float
     read_at: float
