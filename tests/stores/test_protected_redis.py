@@ -1,9 +1,11 @@
 """Evidence in a Redis by mutual TLS and as a user: a server and a cluster, what is wrong, and what is exchanged."""
 
+import asyncio
 import os
 from collections.abc import Iterator
 from pathlib import Path
 
+import psutil
 import pytest
 
 from certificates import Authority, Pair
@@ -81,8 +83,16 @@ async def problem(settings: Settings) -> NearkinError | None:
     except NearkinError as error:
         return error
     finally:
-        await store.close()
+        await closed(store)
     return None
+
+
+async def closed(store: RedisEvidence) -> None:
+    """Close it, and wait until TLS has said goodbye: redis-py does not wait for a connection that was refused."""
+    await store.close()
+    here = psutil.Process()
+    while any(one.raddr and one.status != psutil.CONN_TIME_WAIT for one in here.net_connections("tcp")):  # noqa: ASYNC110
+        await asyncio.sleep(0.01)
 
 
 async def test_evidence_is_counted_by_mutual_tls_as_a_user_with_no_more_rights_than_documented(
@@ -172,4 +182,4 @@ async def test_certificates_authorities_and_the_password_are_exchanged_under_a_s
     try:
         assert await counts(store, after) == after + 1
     finally:
-        await store.close()
+        await closed(store)

@@ -65,6 +65,8 @@ _DETAILS_MEAN = {
     "Connection refused": "connection refused",
     "errors resolving": "its host has no address",
     "DNS resolution failed": "its host has no address",
+    "CERTIFICATE_VERIFY_FAILED": "its certificate is not of an authority that NEARKIN_QDRANT_CA names, or has expired",
+    "Hostname Verification": "its certificate is another host's",
     "No space left on device": "no space left on its disk; free some space, writes resume by themselves",
 }
 
