@@ -8,6 +8,7 @@ import pytest
 from hypothesis import HealthCheck, settings
 
 from engines.apache_kafka import NoApacheKafka, apache_kafka_jars
+from engines.set_clock import NoFaketime, faketime_library
 from engines.toxiproxy import NoToxiproxy, toxiproxy_binary
 
 # A busy machine is slow, not wrong.
@@ -67,6 +68,18 @@ def toxiproxy() -> Path:
         return toxiproxy_binary()
     except NoToxiproxy as error:
         message = f"no Toxiproxy: {error}"
+    if os.environ.get("NEARKIN_REQUIRE_ENGINES"):
+        pytest.fail(message)
+    pytest.skip(message)
+
+
+@pytest.fixture(scope="session")
+def faketime() -> Path:
+    """libfaketime; NEARKIN_REQUIRE_ENGINES makes a failure of a machine that does not have it."""
+    try:
+        return faketime_library()
+    except NoFaketime as error:
+        message = str(error)
     if os.environ.get("NEARKIN_REQUIRE_ENGINES"):
         pytest.fail(message)
     pytest.skip(message)

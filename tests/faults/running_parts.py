@@ -59,6 +59,7 @@ class Part:
     Attributes:
         log: what it wrote, over all its starts.
         options: more arguments for its next start.
+        environment: what is set beside this process's own environment, at its next start.
     """
 
     def __init__(
@@ -67,7 +68,7 @@ class Part:
         self.name, self.metrics_address = name, metrics
         self.log = folder / f"{name}.log"
         self.options: Sequence[str] = ()
-        self._command, self._environment = command, environment
+        self._command, self.environment = command, environment
         self._process: subprocess.Popen[bytes] | None = None
 
     @property
@@ -82,7 +83,7 @@ class Part:
                 stdin=subprocess.DEVNULL,
                 stdout=log,
                 stderr=log,
-                env=os.environ | self._environment,
+                env=os.environ | self.environment,
                 process_group=0,
             )
 
@@ -201,6 +202,10 @@ class Streams:
     def end(self, place: TopicPartition) -> int:
         """One more than the last offset that was published to a partition."""
         return self._ends.get(place, 0)
+
+    def ends(self, topic: Topic) -> list[int]:
+        """Of each partition of a topic, one more than the last offset that was published to it."""
+        return [self.end(at) for at in places_of(topic)]
 
     def forget(self, topic: Topic) -> None:
         """What was published to a topic is gone with it."""

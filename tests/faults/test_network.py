@@ -165,9 +165,9 @@ def _telling(parts: Parts, asking: Asking, client: str, server: str) -> Callable
         return lambda: asking.refused > refused
     if client == "lookup" and server in ("index", "redis"):
         # It may answer from what it remembers, and stays ready then.
-        lost = {"index": "index", "redis": "evidence"}[server]
-        degraded = part.counted("lookups_degraded_total", part=lost)
-        return lambda: part.waits_for(server) or part.counted("lookups_degraded_total", part=lost) > degraded
+        engine = {"index": "index", "redis": "evidence"}[server]
+        failed = part.counted("engine_failures_total", engine=engine)
+        return lambda: part.waits_for(engine) or part.counted("engine_failures_total", engine=engine) > failed
     if (client, server) == ("lookup", "broker"):
         return lambda: part.counted("lookup_log_waiting_items") > 0
     if server == "broker":
