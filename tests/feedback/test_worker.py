@@ -169,6 +169,24 @@ def test_the_guards_and_not_the_group_say_where_a_killed_workers_successor_goes_
     assert stage.differences() == []
 
 
+def test_what_was_counted_and_not_committed_is_committed_without_waiting_for_more(stage):
+    worker = stage.worker()
+    stage.publish(make_events(random.Random(4), 100, prefix="counted"))
+    stage.until_applied()
+    stage.kill(worker)
+    with stage.admin() as admin:
+        places = [TopicPartition(*place) for place in stage.ends]
+        admin.alter_group_offsets(GROUP, {place: OffsetAndMetadata(0, "", -1) for place in places})
+
+        stage.worker()
+
+        def committed():
+            told = admin.list_group_offsets(GROUP)[GROUP]
+            return {(place.topic, place.partition): told[place].offset for place in places}
+
+        eventually(lambda: committed() == stage.ends, "the group's offsets say what is counted")
+
+
 @pytest.mark.slow
 def test_a_zombie_and_its_successor_count_everything_once(stage):
     draw = random.Random(4)

@@ -341,8 +341,18 @@ class Worker:
     async def _begin(self, places: frozenset[Place]) -> Mapping[Place, int]:
         """Ask the ledger where to begin. It is tried once: a group must not wait for an engine that is away.
 
-        What the ledger could not say now, it finds out with the first events that it is handed.
+        What the ledger could not say now, it finds out with the first events that it is handed. What lies before is
+        done: whoever applied it may have had no time to commit it, and the group would lag behind it for nothing.
         """
+        told = await self._ask_ledger(places)
+        positions = self._progress.positions
+        for place, offset in told.items():
+            positions[place] = max(positions.get(place, 0), offset)
+            if offset:
+                self._done.setdefault(place, offset)
+        return told
+
+    async def _ask_ledger(self, places: frozenset[Place]) -> Mapping[Place, int]:
         try:
             async with asyncio.timeout(BEGIN_S):
                 return await self._ledger.begin(places) if self._ledger is not None else {}
@@ -604,6 +614,8 @@ class _Consumer(driver.Consumer):
     mundane_level = "debug"
     #: The generation in which the last fetch was asked for.
     _fetched_in: int = 0
+    #: What the group had committed when it was asked last.
+    _committed_by_group: Mapping[TP, int | None]
 
     def _new_consumer_thread(self) -> _Thread:
         return _Thread(self, loop=self.loop, beacon=self.beacon)
@@ -654,9 +666,14 @@ class _Consumer(driver.Consumer):
     def verify_event_path(self, now: float, tp: TP) -> None:
         """The watchdog does it; Faust would look at its streams."""
 
+    async def perform_seek(self) -> None:
+        """Faust takes where it begins for what the group has committed, and would not commit that any more."""
+        await super().perform_seek()
+        self._committed_offset.update({place: offset or None for place, offset in self._committed_by_group.items()})
+
     async def seek_to_committed(self) -> Mapping[TP, int]:
         """Continue where the ledger says; Faust calls this after the assignment is told, and whenever it lost track."""
-        committed = await super().seek_to_committed()
+        self._committed_by_group = committed = await super().seek_to_committed()
         begin = cast("_App", self.app).begin
         assigned = self.assignment()
         if begin is None or not assigned:
