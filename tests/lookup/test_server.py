@@ -1,18 +1,21 @@
 import asyncio
 import logging
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Sequence
 
 import grpc
 import pytest
 from grpc_health.v1 import health_pb2, health_pb2_grpc
 from grpc_reflection.v1alpha import reflection_pb2, reflection_pb2_grpc
 
-from live_lookups import LiveLookups, live_lookups, until
+from live_lookups import LiveLookups, WatchedCollection, live_lookups, until
+from nearkin.client.lookup import SimilarItems
 from nearkin.contracts.v1 import lookup_pb2 as wire
 from nearkin.contracts.v1.lookup_pb2_grpc import LookupServiceStub
 from nearkin.core import item
-from nearkin.core.errors import Misconfigured, Unavailable
+from nearkin.core.errors import DeadlineExceeded, Misconfigured, Overloaded, Unavailable
 from nearkin.core.item import Content, Offer
+from nearkin.core.ports import Search
+from nearkin.core.vectors import Hits
 from nearkin.encoders.fake import HashingEncoder
 from nearkin.lookup.server import SERVICE, Limits, LookupServer
 from nearkin.ops.health import Health
@@ -142,6 +145,72 @@ async def test_what_is_beyond_the_bound_is_shed_and_what_is_below_is_served(live
     live.index.may_answer.set()
     assert all([len((await call).neighbours) == 4 for call in taken])
     assert await still_answers(stub)
+
+
+@pytest.fixture
+async def of_two(monkeypatch: pytest.MonkeyPatch) -> AsyncIterator[LiveLookups]:
+    """A server that works on two calls at a time, and whose index does not answer until a test lets it."""
+    monkeypatch.setattr("nearkin.lookup.turns.PATIENCE_S", 10.0)
+    async with live_lookups(Limits(at_once=2)) as live:
+        await live.publish(*MUGS)
+        live.index.may_answer.clear()
+        yield live
+
+
+async def test_a_burst_waits_for_its_turn_and_is_answered(of_two: LiveLookups):
+    calls = [asyncio.ensure_future(of_two.client.similar(item_id="mug-1", k=4, timeout_s=30)) for _ in range(12)]
+    await until(lambda: len(of_two.index.searched) == 2)
+    await asyncio.sleep(0.1)
+    assert len(of_two.index.searched) == 2
+    of_two.index.may_answer.set()
+    assert {len((await call).neighbours) for call in calls} == {4}
+
+
+async def test_a_turn_that_does_not_come_in_time_is_refused_and_counted(
+    of_two: LiveLookups, monkeypatch: pytest.MonkeyPatch
+):
+    taken = [asyncio.ensure_future(of_two.client.similar(item_id="mug-1", k=4, timeout_s=30)) for _ in range(2)]
+    await until(lambda: len(of_two.index.searched) == 2)
+    monkeypatch.setattr("nearkin.lookup.turns.PATIENCE_S", 0.02)
+    with pytest.raises(Overloaded, match=r"no turn came within 20 ms; .* NEARKIN_LOOKUP_AT_ONCE"):
+        await of_two.client.similar(item_id="mug-1", timeout_s=30)
+    refused = {"method": "FindSimilar", "code": "RESOURCE_EXHAUSTED"}
+    assert of_two.metrics.registry.get_sample_value("nearkin_lookups_total", refused) == 1
+    of_two.index.may_answer.set()
+    assert {len((await call).neighbours) for call in taken} == {4}
+    assert len((await of_two.client.similar(item_id="mug-1", k=4, timeout_s=30)).neighbours) == 4
+
+
+async def test_what_waits_for_its_turn_waits_at_the_cost_of_its_deadline(of_two: LiveLookups):
+    taken = [asyncio.ensure_future(of_two.client.similar(item_id="mug-1", k=4, timeout_s=30)) for _ in range(2)]
+    await until(lambda: len(of_two.index.searched) == 2)
+    with pytest.raises(DeadlineExceeded):
+        await of_two.client.similar(item_id="mug-1", timeout_s=0.1)
+    of_two.index.may_answer.set()
+    await asyncio.gather(*taken)
+    await of_two.client.similar(item_id="mug-1", timeout_s=30)
+    assert len(of_two.index.searched) == 3
+
+
+async def test_of_a_flood_few_are_worked_on_at_a_time_and_everybody_gets_a_clear_word(monkeypatch: pytest.MonkeyPatch):
+    at_work, most = 0, 0
+
+    async def slow(collection: WatchedCollection, searches: Sequence[Search]) -> list[Hits]:
+        nonlocal at_work, most
+        at_work += 1
+        most = max(most, at_work)
+        await asyncio.sleep(0.02)
+        at_work -= 1
+        return await collection.collection.search(searches)
+
+    monkeypatch.setattr(WatchedCollection, "search", slow)
+    async with live_lookups(Limits(at_once=3)) as live:
+        await live.publish(*MUGS)
+        calls = [live.client.similar(item_id="mug-1", k=4, timeout_s=30) for _ in range(1000)]
+        outcomes = await asyncio.gather(*calls, return_exceptions=True)
+        assert {type(one) for one in outcomes} == {SimilarItems, Overloaded}
+        assert most == 3
+        assert len((await live.client.similar(item_id="mug-1", k=4, timeout_s=30)).neighbours) == 4
 
 
 async def test_a_batch_counts_by_its_anchors_and_an_idle_server_takes_any(live: LiveLookups, stub: LookupServiceStub):

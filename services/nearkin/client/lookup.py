@@ -788,6 +788,9 @@ def _failure(code: grpc.StatusCode, message: str, timeout_s: float | None = None
             return InvalidRequest(message, field="request", remedy="send a smaller one")
         case grpc.StatusCode.RESOURCE_EXHAUSTED:
             return Overloaded(message)
+        case grpc.StatusCode.CANCELLED:
+            # Not by the caller: gRPC refuses calls so that nobody of the server took yet, when too many wait for that.
+            return Overloaded(f"the server did not take the call, as too many wait; try again later ({message})")
         case grpc.StatusCode.DEADLINE_EXCEEDED:
             within = "in time" if timeout_s is None else f"within {timeout_s:g} s"
             return DeadlineExceeded(f"no answer {within}; set a larger timeout_s, or ask for less ({message})")

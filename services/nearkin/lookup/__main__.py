@@ -85,6 +85,7 @@ async def serve(settings: Settings, encoder: ContentEncoder, metrics: Metrics, h
         max_message_bytes=settings.lookup_max_message_bytes,
         timeout_s=settings.lookup_timeout_s,
         concurrency=settings.lookup_concurrency,
+        at_once=settings.lookup_at_once,
         evidence_budget_s=settings.lookup_evidence_budget_ms / 1000,
         depths=Depths(settings.lookup_candidates, settings.lookup_partners),
     )

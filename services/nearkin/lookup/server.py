@@ -44,6 +44,7 @@ from nearkin.lookup.parse_request import check_batch, parse_ids, parse_lookup
 from nearkin.lookup.rank_candidates import Ordering
 from nearkin.lookup.recall_evidence import RecallEvidence
 from nearkin.lookup.request import SimilarTo
+from nearkin.lookup.turns import Turns
 from nearkin.ops.addresses import split_address
 from nearkin.ops.grpc_tls import ServerCertificate
 from nearkin.ops.health import Health
@@ -57,6 +58,9 @@ SERVICE = wire.DESCRIPTOR.services_by_name["LookupService"].full_name
 
 #: How often the server looks whether the index is there, in seconds.
 HEALTH_INTERVAL_S = 0.5
+
+#: So many calls that came may wait for this process to take them: what half a second is enough for, under any load.
+MOST_PENDING = 128
 
 #: gRPC refuses messages that are so many times too large by itself; up to there the refusal names the setting.
 _TRANSPORT_SLACK = 4
@@ -97,7 +101,8 @@ class Limits:
     Attributes:
         max_message_bytes: the largest request.
         timeout_s: the longest time for one call whose caller sets no shorter deadline.
-        concurrency: how many anchors are worked on at once.
+        concurrency: how many anchors may be under way, those that wait for their turn included.
+        at_once: how many calls are worked on at a time; the others wait for their turn.
         evidence_budget_s: how long the evidence may take in one look-up.
         depths: how many candidates each source names.
     """
@@ -105,6 +110,7 @@ class Limits:
     max_message_bytes: int = 1_048_576
     timeout_s: float = 10.0
     concurrency: int = 128
+    at_once: int = 8
     evidence_budget_s: float = 0.1
     depths: Depths = field(default_factory=Depths)
 
@@ -134,7 +140,7 @@ class LookupService(lookup_pb2_grpc.LookupServiceServicer):
     ) -> None:
         self._find, self._index, self._stream, self._log_answer = find, index, stream, log_answer
         self._limits, self._metrics, self._traces = limits, metrics, traces
-        self._working = 0
+        self._working, self._turns = 0, Turns(limits.at_once)
 
     async def FindSimilar(  # noqa: N802  # gRPC's name
         self, request: wire.FindSimilarRequest, context: Any
@@ -224,8 +230,12 @@ class LookupService(lookup_pb2_grpc.LookupServiceServicer):
         with self._traces.serving(f"{SERVICE}/{method}", context) as span:
             try:
                 with self._admitted(request, anchors):
-                    async with _deadline(context.time_remaining(), self._limits.timeout_s) as allowed_s:
-                        response = await answer(request, allowed_s)
+                    async with (
+                        _deadline(context.time_remaining(), self._limits.timeout_s) as allowed_s,
+                        self._turns.take() as waited_s,
+                    ):
+                        self._metrics.lookup_seconds.labels("turn").observe(waited_s)
+                        response = await answer(request, allowed_s - waited_s)
                 code = grpc.StatusCode.OK
             except NearkinError as error:
                 code, message = _status(error)
@@ -256,7 +266,7 @@ class LookupService(lookup_pb2_grpc.LookupServiceServicer):
             )
         if self._working and self._working + anchors > self._limits.concurrency:
             raise Overloaded(
-                f"the server works on {self._working} anchors already; try again later, add servers, or raise "
+                f"the server has {self._working} anchors already; try again later, add servers, or raise "
                 "NEARKIN_LOOKUP_CONCURRENCY"
             )
         self._working += anchors
@@ -395,6 +405,10 @@ class LookupServer:
                 ("grpc.max_receive_message_length", most),
                 ("grpc.max_send_message_length", -1),
                 ("grpc.so_reuseport", 0),
+                # gRPC hands calls over one at a time. Those that nobody took yet would grow old beyond this number: it
+                # refuses some from half of it on, and then all.
+                ("grpc.server.max_pending_requests", MOST_PENDING // 2),
+                ("grpc.server.max_pending_requests_hard_limit", MOST_PENDING),
                 ("grpc.http2.min_ping_interval_without_data_ms", 10_000),
                 ("grpc.keepalive_permit_without_calls", 1),
             ],

@@ -191,7 +191,18 @@ class Settings(BaseSettings):
         10.0, gt=0, le=300, description="Longest time for a look-up whose caller sets no shorter deadline, in seconds."
     )
     lookup_concurrency: int = Field(
-        128, ge=1, le=10_000, description="Anchors that a look-up server works on at once; it refuses what is beyond."
+        128,
+        ge=1,
+        le=10_000,
+        description="Anchors that a look-up server has at once, in work or waiting for their turn; it refuses what is "
+        "beyond.",
+    )
+    lookup_at_once: int = Field(
+        8,
+        ge=1,
+        le=1_000,
+        description="Calls that a look-up server works on at a time; the others wait for their turn, for a tenth of a "
+        "second at most. Raise it where the index is far away and processors are idle.",
     )
     lookup_candidates: int = Field(
         100, ge=1, le=1000, description="Hits that each search of a look-up gives, at least k."
