@@ -2,18 +2,23 @@
 
 import asyncio
 import json
+import random
+from collections import Counter
 from dataclasses import dataclass
 
 import pytest
 from aiokafka import AIOKafkaProducer
 
-from faults.item_stream import OCCURRED_AT, Event, reference, require_exactly, upsert
+from faults.item_stream import OCCURRED_AT, Event, make_stream, reference, require_exactly, upsert
 from faults.running_parts import Parts
 from nearkin.contracts.limits import MAX_DESCRIPTION, MAX_EVENT_BYTES, MAX_ID, MAX_TITLE
 from nearkin.contracts.topics import ITEMS
 from nearkin.core.ports import ContentEncoder
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(300)]
+
+#: Bad events at once.
+FLOOD = 10_000
 
 #: Stands in every bad event, and must stand in no log.
 MARK = "Zanzibar-4711-confidential"
@@ -111,6 +116,36 @@ def test_every_kind_of_bad_event_becomes_a_dead_letter_and_the_next_event_is_ser
     assert parts.live.is_ready
     for log in parts.logs.iterdir():
         assert MARK not in log.read_text(errors="replace"), f"{log.name} tells what an event holds"
+
+
+def test_a_flood_of_bad_events_becomes_as_many_dead_letters_and_every_good_one_among_them_is_served(
+    parts: Parts, encoder: ContentEncoder, seed: int
+) -> None:
+    """One bad beside each good one, then ten thousand; `benchmarks/poison.py` says how fresh the good ones are."""
+    stream, draw = make_stream(seed, items=150), random.Random(seed)
+    half = len(stream) // 2
+    parts.start(parts.broker, parts.index)
+    parts.start(parts.live)
+    sendable = [poison for poison in POISONS if poison.key is not None and len(poison.value or b"") < 10_000]
+    sent: Counter[tuple[bytes | None, bytes | None]] = Counter()
+
+    def send(bad: int, good: list[Event]) -> None:
+        chosen = draw.choices(sendable, k=bad)
+        records = [(event.key, event.value) for event in good] + [(poison.key, poison.value) for poison in chosen]
+        draw.shuffle(records)
+        waiting = [parts.streams.producer.send(ITEMS.name, key=key, value=value) for key, value in records]
+        for each in waiting:
+            parts.streams.note(each.get(timeout=60))
+        sent.update((poison.key, poison.value) for poison in chosen)
+
+    send(half, stream[:half])
+    send(FLOOD, stream[half:])
+    parts.streams.until_drained("live")
+    letters = Counter((letter.key, letter.value) for letter in parts.streams.records(ITEMS.dead_letters))
+    assert letters == sent
+    assert parts.live.counted("dead_letters_total") == sent.total()
+    parts.look_inside(lambda items: require_exactly(items, reference(stream), encoder))
+    assert parts.live.is_ready
 
 
 async def _send_among(parts: Parts, poisons: list[Poison], good: list[Event]) -> None:
