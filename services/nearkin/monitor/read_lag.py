@@ -5,6 +5,7 @@ of them is the record at that offset, whose time is read from the log itself. Fe
 what its group has committed, but the worker commits what it has counted, so that a broker can be asked.
 """
 
+import asyncio
 import contextlib
 import logging
 import math
@@ -33,9 +34,8 @@ ASK_S, FETCH_S = 5.0, 2.0
 #: So often the broker is asked which partitions there are, in seconds; so many oldest records are read at a time.
 TOPICS_EVERY_S, HEADS = 5.0, 64
 
-#: How long a commit may be beyond the end of its partition, in seconds: some brokers name an older end. After that, the
-#: topic was made again, and its group reads it from the beginning.
-BEYOND_S = 5.0
+#: How long a fetch that looks for the end of a partition may find nothing, in milliseconds.
+LOOK_MS = 200
 
 
 @dataclass(frozen=True, slots=True)
@@ -92,7 +92,7 @@ class BrokerSide:
         self._reader: AIOKafkaConsumer | None = None
         self._partitions: dict[str, list[TopicPartition]] = {}
         self._listed_at = -math.inf
-        self._beyond_since: dict[Place, float] = {}
+        self._looked: dict[TopicPartition, tuple[int, int, int]] = {}
 
     async def read_lag(self) -> list[Waiting]:
         """What waits in each partition of the topics that are there.
@@ -100,7 +100,7 @@ class BrokerSide:
         Raises:
             Unavailable: the broker does not answer.
         """
-        async with self._connected() as (admin, _):
+        async with self._connected() as (admin, reader):
             partitions = await self._there(admin)
             committed: dict[TopicPartition, int] = {}
             for group in dict.fromkeys(GROUPS.values()):
@@ -110,16 +110,12 @@ class BrokerSide:
                     committed |= {at: said[at].offset for at in wanted if at in said}
             # Asked for after the commits, so that no commit is taken for one beyond the end.
             begins, ends = await self._bounds([at for topic in SOURCES for at in partitions.get(topic.name, ())])
+            ends = {**ends, **await self._look_beyond(reader, committed, ends)}
         groups = {topic.name: group for topic, group in GROUPS.items()}
         waiting = []
         for at, end in sorted(ends.items()):
-            place = (at.topic, at.partition)
-            done = committed.get(at, -1)
-            if done > end and self._for_a_moment(place):
-                done = end
-            elif done <= end:
-                self._beyond_since.pop(place, None)
-            waiting.append(Waiting(place, groups[at.topic], *waiting_from(begins.get(at, 0), end, done)))
+            position, count = waiting_from(begins.get(at, 0), end, committed.get(at, -1))
+            waiting.append(Waiting((at.topic, at.partition), groups[at.topic], position, count))
         return waiting
 
     async def bounds(self, topics: Iterable[str]) -> dict[Place, tuple[int, int]]:
@@ -156,9 +152,10 @@ class BrokerSide:
         self._listed_at = -math.inf
         for closing in (reader and reader.stop(), admin and admin.close()):
             if closing is not None:
-                # What is closed because it broke may break while it is closed.
+                # What is closed because it broke may break while it is closed, or hang.
                 with contextlib.suppress(Exception):
-                    await closing
+                    async with asyncio.timeout(ASK_S):
+                        await closing
 
     @contextlib.asynccontextmanager
     async def _connected(self) -> AsyncIterator[tuple[AIOKafkaAdminClient, AIOKafkaConsumer]]:
@@ -212,8 +209,30 @@ class BrokerSide:
             return {}, {}
         return await self._reader.beginning_offsets(partitions), await self._reader.end_offsets(partitions)
 
-    def _for_a_moment(self, place: Place) -> bool:
-        return self._clock() - self._beyond_since.setdefault(place, self._clock()) < BEYOND_S
+    async def _look_beyond(
+        self, reader: AIOKafkaConsumer, committed: Mapping[TopicPartition, int], ends: Mapping[TopicPartition, int]
+    ) -> dict[TopicPartition, int]:
+        """The ends of partitions whose commit is beyond the end that the broker named.
+
+        Some brokers name the beginning of the last batch; what comes with a fetch is right. Where that is below the
+        commit too, the topic was made again, and its group reads it from the beginning.
+        """
+        beyond = {at: (done, ends[at]) for at, done in committed.items() if at in ends and done > ends[at]}
+        new = [at for at, seen in beyond.items() if self._looked.get(at, ())[:2] != seen]
+        if new:
+            reader.assign(new)
+            try:
+                for at in new:
+                    reader.seek(at, beyond[at][0])
+                await reader.getmany(*new, timeout_ms=LOOK_MS, max_records=1)
+                for at in new:
+                    found = reader.highwater(at)
+                    if found is not None:
+                        self._looked[at] = (*beyond[at], found)
+            finally:
+                reader.unsubscribe()
+        # Of one that no fetch has told of yet, nothing is known but that all was applied that was there.
+        return {at: self._looked[at][2] if at in self._looked else done for at, (done, _) in beyond.items()}
 
 
 @dataclass(slots=True)
