@@ -1,6 +1,8 @@
 import asyncio
 import json
 import signal
+import socket
+import struct
 import time
 import urllib.error
 import urllib.request
@@ -209,3 +211,19 @@ def test_a_process_that_was_stopped_as_a_whole_goes_on(tmp_path):
 
         eventually(lambda: is_live(process), "it is live again")
         assert process.stop() == 0
+
+
+def test_who_asks_and_is_gone_before_the_answer_leaves_nothing_in_the_log(tmp_path):
+    with hanging(tmp_path) as process:
+        process.until_ready()
+        process.process.send_signal(signal.SIGSTOP)
+        host, _, port = process.address.rpartition(":")
+        with socket.create_connection((host, int(port))) as asking:
+            asking.sendall(b"GET /metrics HTTP/1.0\r\n\r\n")
+            # Closed at once, and without a farewell: whoever writes to it is told that it is broken.
+            asking.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
+        process.process.send_signal(signal.SIGCONT)
+
+        assert is_live(process)
+        assert process.stop() == 0
+    assert "Traceback" not in process.log.read_text()

@@ -220,6 +220,11 @@ class _Server(ThreadingHTTPServer):
         self.address_family = socket.AF_INET6 if ":" in address[0] else socket.AF_INET
         super().__init__(address, handler)
 
+    def handle_error(self, request: Any, client_address: Any) -> None:
+        """Who asks may be gone before the answer, as Prometheus is after its timeout: that is no error of ours."""
+        if not isinstance(sys.exception(), ConnectionError):
+            super().handle_error(request, client_address)
+
     def service_actions(self) -> None:
         """Look, a few times a second, whether the process stalled and is still there.
 
