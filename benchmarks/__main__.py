@@ -15,6 +15,7 @@ from benchmarks.report import BAR_COLUMNS, print_table, read_bars
 
 #: In this order; each is a program of its own, so that one that fails takes no other with it.
 MEASUREMENTS = (
+    "footprint",
     "encoding",
     "index",
     "lookups",
@@ -33,6 +34,8 @@ MEASUREMENTS = (
     "diversity",
     "exploration",
     "off_policy",
+    "overhead",
+    "cold_start",
 )
 
 RESULTS = Path(__file__).parent / "results"

@@ -187,6 +187,7 @@ def is_live(process: ServiceProcess) -> bool:
             return False
 
 
+@pytest.mark.slow
 def test_a_loop_that_hangs_is_told_by_the_thread_that_does_not_and_then_the_process_ends_itself(tmp_path):
     with hanging(tmp_path, NEARKIN_STALL_TIMEOUT_S="1") as process:
         process.until_ready()

@@ -246,6 +246,7 @@ def test_a_collector_that_is_away_holds_up_nobodys_end():
     traces.close()
 
 
+@pytest.mark.slow
 def test_one_trace_leads_from_the_producer_to_a_visible_item_and_into_the_evidence_and_look_ups_have_theirs(
     broker, tmp_path
 ):
