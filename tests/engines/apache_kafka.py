@@ -15,7 +15,7 @@ import shutil
 import subprocess
 import tempfile
 import uuid
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 from nearkin.embedded.programs import LOOPBACK, free_port
@@ -57,7 +57,13 @@ def apache_kafka_jars() -> Path:
 
 
 def apache_kafka_command(
-    jars: Path, data: Path, port: int, advertised: str, links: Sequence[tuple[int, str]] = ()
+    jars: Path,
+    data: Path,
+    port: int,
+    advertised: str,
+    links: Sequence[tuple[int, str]] = (),
+    more: Callable[[dict[str, object]], dict[str, object]] = dict,
+    users: Sequence[str] = (),
 ) -> list[str]:
     """How to start a broker on a loopback port; its folder is formatted first where it is new.
 
@@ -67,10 +73,11 @@ def apache_kafka_command(
         port: where it listens.
         advertised: host:port where it tells clients to come to.
         links: more ports where it listens, each with what it tells the clients that come there.
+        more: given its options, gives those that it starts with.
+        users: whom it knows from the beginning, as `--add-scram` of its StorageTool takes them.
     """
-    return _command(
-        jars, data, _cluster_id(), _options(data, 1, [f"{LOOPBACK}:{free_port()}"], port, advertised, links)
-    )
+    options = _options(data, 1, [f"{LOOPBACK}:{free_port()}"], port, advertised, links)
+    return _command(jars, data, _cluster_id(), more(options), users)
 
 
 def apache_kafka_cluster(jars: Path, data: Path, ports: Sequence[int]) -> list[list[str]]:
@@ -91,12 +98,13 @@ def apache_kafka_cluster(jars: Path, data: Path, ports: Sequence[int]) -> list[l
     return commands
 
 
-def _command(jars: Path, data: Path, cluster: str, options: dict[str, object]) -> list[str]:
+def _command(jars: Path, data: Path, cluster: str, options: dict[str, object], users: Sequence[str] = ()) -> list[str]:
     properties = data / "server.properties"
     if not properties.exists():
         data.mkdir(parents=True)
         properties.write_text("".join(f"{name}={value}\n" for name, value in options.items()))
-        _java(jars, "kafka.tools.StorageTool", "format", f"--cluster-id={cluster}", "-c", str(properties))
+        known = [word for user in users for word in ("--add-scram", user)]
+        _java(jars, "kafka.tools.StorageTool", "format", f"--cluster-id={cluster}", "-c", str(properties), *known)
     return [*_JAVA, *_classes(jars), "kafka.Kafka", str(properties)]
 
 

@@ -107,7 +107,7 @@ def find_answer(
         finally:
             consumer.close()
     except KafkaError as error:
-        raise Unavailable("broker", f"{type(error).__name__} at {bootstrap}") from error
+        raise Unavailable("broker", f"{type(error).__name__} at {bootstrap}{security.hint}") from error
 
 
 def _partitions(consumer: Any, anchor: str | None) -> list[TopicPartition]:

@@ -118,6 +118,7 @@ class Producer:
         self._key = None if pseudonym_key is None else _parsed(pseudonym_key)
         require_broker(bootstrap, connect_timeout_s)
         self._bootstrap, self._clock, self._closed = bootstrap, clock, False
+        self._hint = security.hint
         self._may_probe, self._traces = may_probe, traces
         self._free = threading.BoundedSemaphore(max_pending)
         delivery_ms = int(delivery_timeout_s * 1000)
@@ -486,7 +487,7 @@ class Producer:
             case IllegalStateError() | KafkaConfigurationError() | UnsupportedVersionError():
                 return _argument("kafka_options", f"{type(error).__name__} at {place}", "correct or omit them")
             case _:
-                return Unavailable("broker", f"{type(error).__name__} at {place}")
+                return Unavailable("broker", f"{type(error).__name__} at {place}{self._hint}")
 
     def __enter__(self) -> Self:
         return self

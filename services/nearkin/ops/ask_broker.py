@@ -33,7 +33,7 @@ async def ask_broker(
             await asker.start()
             yield asker
     except (KafkaError, OSError, TimeoutError) as error:
-        raise Unavailable("broker", f"{bootstrap} does not answer") from error
+        raise Unavailable("broker", f"{bootstrap} does not answer{security.hint}") from error
     finally:
         # Closing one that could not connect raises what its own tasks were cancelled with.
         with contextlib.suppress(asyncio.CancelledError, KafkaError, OSError):

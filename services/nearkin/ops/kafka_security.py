@@ -9,6 +9,15 @@ from nearkin.ops.tls import Tls
 Mechanism = Literal["PLAIN", "SCRAM-SHA-256", "SCRAM-SHA-512"]
 
 
+class _Unseen(str):
+    """A text that does not show itself: at DEBUG both clients log what they were configured with."""
+
+    __slots__ = ()
+
+    def __repr__(self) -> str:
+        return "'…'"
+
+
 @dataclass(frozen=True, slots=True)
 class KafkaSecurity:
     """TLS, a user with a password (SASL), both, or neither, which is the default.
@@ -49,6 +58,15 @@ class KafkaSecurity:
         """As Kafka calls it."""
         return f"{'SASL_' if self.username else ''}{'SSL' if self.tls else 'PLAINTEXT'}"
 
+    @property
+    def hint(self) -> str:
+        """What a failure to connect may mean beside a broker that is away: it ends what it refuses without a word."""
+        if self == PLAINTEXT:
+            return ""
+        shown = [f"the user {self.username} or its password"] if self.username else []
+        shown += ["a certificate"] if self.tls else []
+        return f" by {self.protocol}; the broker may be away, or {' or '.join(shown)} wrong"
+
     def options(self) -> dict[str, Any]:
         """Keyword arguments of every client of kafka-python and of aiokafka.
 
@@ -61,7 +79,7 @@ class KafkaSecurity:
         if self.username:
             options["sasl_mechanism"] = self.mechanism
             options["sasl_plain_username"] = self.username
-            options["sasl_plain_password"] = self.password
+            options["sasl_plain_password"] = _Unseen(self.password)
         return options
 
 

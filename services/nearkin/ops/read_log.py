@@ -7,7 +7,7 @@ does not ask for it, kafka-python does.
 import asyncio
 import contextlib
 import time
-from collections.abc import AsyncIterator, Iterable
+from collections.abc import AsyncIterator, Iterable, Sequence
 from dataclasses import dataclass
 
 from aiokafka import AIOKafkaConsumer, TopicPartition
@@ -65,7 +65,7 @@ class Logs:
             Misconfigured: it has no ids for its topics.
         """
         wanted = sorted(places)
-        ids = await asyncio.to_thread(self._topic_ids, sorted({topic for topic, _ in wanted}))
+        ids = await self.ids(sorted({topic for topic, _ in wanted}))
         partitions = [TopicPartition(*place) for place in wanted if place[0] in ids]
         if not partitions:
             return {}
@@ -77,6 +77,10 @@ class Logs:
             for at in partitions
             if at in begins and at in ends
         }
+
+    async def ids(self, topics: Sequence[str]) -> dict[str, str]:
+        """The ids of those topics that are there; errors as `describe`."""
+        return await asyncio.to_thread(self._topic_ids, list(topics))
 
     async def read(self, place: Place, start: int, end: int) -> AsyncIterator[list[Record]]:
         """The records from one offset up to another, in pieces; what is not kept any more is left out.
@@ -113,7 +117,7 @@ class Logs:
                 elif time.monotonic() - heard_at > STUCK_S:
                     raise NothingThere("broker", f"{place[0]}[{place[1]}] gives nothing at offset {start}")
         except (AioKafkaError, OSError, TimeoutError) as error:
-            raise Unavailable("broker", f"{self._bootstrap} does not answer") from error
+            raise Unavailable("broker", f"{self._bootstrap} does not answer{self._security.hint}") from error
         finally:
             with contextlib.suppress(asyncio.CancelledError, AioKafkaError, OSError):
                 await consumer.stop()
@@ -132,7 +136,7 @@ class Logs:
             finally:
                 admin.close()
         except (KafkaError, OSError) as error:
-            raise Unavailable("broker", f"{self._bootstrap} does not answer") from error
+            raise Unavailable("broker", f"{self._bootstrap} does not answer{self._security.hint}") from error
         ids = {topic["name"]: str(topic["topic_id"]) for topic in described if not topic["error_code"]}
         if _NO_ID in ids.values():
             raise Misconfigured(

@@ -137,7 +137,7 @@ def _connected(bootstrap: str, timeout_s: float, security: KafkaSecurity) -> Ite
         finally:
             admin.close()
     except KafkaError as error:
-        raise Unavailable("broker", f"{type(error).__name__} at {bootstrap}") from error
+        raise Unavailable("broker", f"{type(error).__name__} at {bootstrap}{security.hint}") from error
 
 
 def _visit(
