@@ -326,6 +326,24 @@ async def test_one_partition_that_cannot_be_tended_holds_the_others_up_no_more()
     assert made.counted("guard_lag_events", topic=VISITS.name, partition="1") == 10
 
 
+async def test_a_store_that_does_not_answer_is_waited_for_by_all_partitions_at_once():
+    """One after the other they would wait longer than a worker may take that has not stalled."""
+    made, places = Made(), [(VISITS.name, number) for number in range(8)]
+    made.logs.hold([each._replace(partition=number) for _, number in places for each in baskets(0, 10)])
+    await made.apply.begin(frozenset(places))
+    all_wait = asyncio.Barrier(len(places))
+
+    async def read_guards(source):
+        async with asyncio.timeout(5):
+            await all_wait.wait()
+        raise Unavailable("evidence", "no answer in time")
+
+    made.store.read_guards = read_guards
+
+    with pytest.raises(Unavailable, match="no answer in time"):
+        await made.apply.tick()
+
+
 async def test_actions_that_name_no_slate_are_counted_as_such():
     made, place = Made(), (FEEDBACK.name, 0)
     click = {"kind": "interaction", "occurred_at": NOW, "anchor": "a", "item_id": "b", "action": "click"}

@@ -145,18 +145,21 @@ class ApplyFeedback:
         if self._assigned - self._partitions.keys() or time.monotonic() - self._described_at >= DESCRIBE_EVERY_S:
             logs = await self._logs.describe(self._assigned)
             self._described_at = time.monotonic()
-        failure: TemporaryError | None = None
-        for place in sorted(self._assigned):
-            try:
-                await self._tend(place, logs.get(place))
-            except PartitionLeft:
-                self._partitions.pop(place, None)
-            except TemporaryError as error:
-                failure = error
-        if failure is not None:
+        # At once: where the store does not answer, each waits for that until its call times out.
+        outcomes = await asyncio.gather(
+            *(self._tend_or_leave(place, logs.get(place)) for place in sorted(self._assigned)), return_exceptions=True
+        )
+        failures = [outcome for outcome in outcomes if isinstance(outcome, BaseException)]
+        for failure in sorted(failures, key=lambda failure: isinstance(failure, TemporaryError)):
             raise failure
         elsewhere, self._elsewhere = self._elsewhere, {}
         return elsewhere
+
+    async def _tend_or_leave(self, place: Place, found: Log | None) -> None:
+        try:
+            await self._tend(place, found)
+        except PartitionLeft:
+            self._partitions.pop(place, None)
 
     async def _tend(self, place: Place, found: Log | None) -> None:
         """Do for one partition what a tick is for; its log is known now and then."""
