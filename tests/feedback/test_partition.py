@@ -1,6 +1,7 @@
 """What of a partition counts, and for which shard: a function of the log and the guards alone."""
 
 import asyncio
+import logging
 import random
 import time
 import tracemalloc
@@ -423,3 +424,14 @@ def test_a_slate_of_which_nothing_was_visible_leaves_no_anchor():
 
     assert ITEMS[0] not in anchors
     assert ITEMS[2] in anchors
+
+
+def test_an_event_that_does_not_count_is_told_by_its_name_to_whoever_wants_to_know_of_every_one(caplog):
+    partition = begin()
+
+    with caplog.at_level(logging.DEBUG, "nearkin"):
+        for record in log_of([click(1), click(1), *(click(number, user=USERS[0]) for number in range(2, 6))]):
+            partition.take(record)
+
+    told = [(each.getMessage(), each.fields["event_id"]) for each in caplog.records]
+    assert told == [("event repeated", "click-1"), ("event clamped", "click-5")]

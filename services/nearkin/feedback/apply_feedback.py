@@ -19,7 +19,7 @@ from nearkin.core.counting import Counting
 from nearkin.core.errors import TemporaryError, Unavailable
 from nearkin.core.evidence import Effect, Outcome, ShardBatch, Source
 from nearkin.core.ports import EvidenceStore
-from nearkin.feedback.partition import Partition, Rules, Waiting, is_unexposed
+from nearkin.feedback.partition import Partition, Rules, Waiting, is_unexposed, told_of
 from nearkin.ops.dead_letters import DeadLetters
 from nearkin.ops.failures import Stopped
 from nearkin.ops.logs import fields
@@ -403,12 +403,7 @@ class ApplyFeedback:
             return
         for record, event in applied:
             if told:
-                log.debug(
-                    "event applied",
-                    extra=fields(
-                        event_id=event.event_id, topic=record.topic, partition=record.partition, offset=record.offset
-                    ),
-                )
+                log.debug("event applied", extra=fields(**told_of(record, event)))
             if traced and (parent := self._traces.parent_of(record)) is not None:
                 span = self._traces.processed(record, parent, consumed_at, applied_at, event_id=event.event_id)
                 self._traces.step("apply", span, consumed_at, applied_at)

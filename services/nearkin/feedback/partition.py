@@ -16,6 +16,7 @@ back. The same is done with what fails as nobody foresaw, but the log does not s
 later takes it for done.
 """
 
+import logging
 from collections import Counter, deque
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
@@ -31,7 +32,10 @@ from nearkin.core.errors import InvalidEvent
 from nearkin.core.evidence import Effect, Outcome, ShardBatch, Source, Tally
 from nearkin.core.feedback import Impressions, Interaction, Visit
 from nearkin.ops.failures import NEW_EVENT_ID, unforeseen
+from nearkin.ops.logs import fields
 from nearkin.ops.record import Place, Record, Rejected
+
+log = logging.getLogger(__name__)
 
 FeedbackEvent = Impressions | Interaction | Visit
 
@@ -147,6 +151,8 @@ class Partition:
                 self.waiting.append(Waiting(record, event))
             else:
                 self.outcomes[verdict] += 1
+                if log.isEnabledFor(logging.DEBUG):
+                    log.debug("event %s", verdict.value, extra=fields(**told_of(record, event)))
         self.position = offset + 1
 
     def batches(self, by: Counting) -> list[ShardBatch]:
@@ -328,6 +334,16 @@ def _with_more(error: InvalidEvent, more: str) -> InvalidEvent:
     """The same refusal with more in its remedy."""
     remedy = f"{error.remedy}; {more}"
     return InvalidEvent(error.problem, remedy=remedy, field=error.field, reason=error.reason)
+
+
+def told_of(record: Record, event: FeedbackEvent) -> dict[str, object]:
+    """What a line of the log says of an event: which it is, and where it lies."""
+    return {
+        "event_id": event.event_id,
+        "topic": record.topic,
+        "partition": record.partition,
+        "offset": record.offset,
+    }
 
 
 def is_unexposed(event: FeedbackEvent) -> bool:
