@@ -48,10 +48,12 @@ class Authority:
         self.file = folder / f"{name}.pem"
         self._ca.cert_pem.write_to_path(self.file)
 
-    def issue(self, *, expired: bool = False, hosts: tuple[str, ...] = ("127.0.0.1", "::1", "localhost")) -> Pair:
-        """A new certificate with its key."""
-        until = dt.datetime.now(dt.UTC) + dt.timedelta(days=-1 if expired else 1)
-        leaf = self._ca.issue_cert(*hosts, not_before=until - dt.timedelta(days=30), not_after=until)
+    def issue(
+        self, *, expired: bool = False, hosts: tuple[str, ...] = ("127.0.0.1", "::1", "localhost"), days: int = 1
+    ) -> Pair:
+        """A new certificate with its key, valid for so many days more."""
+        until = dt.datetime.now(dt.UTC) + dt.timedelta(days=-1 if expired else days)
+        leaf = self._ca.issue_cert(*hosts, not_before=until - dt.timedelta(days=90), not_after=until)
         self._issued += 1
         cert, key = (self._folder / f"{self._name}-{self._issued}.{kind}" for kind in ("crt", "key"))
         cert.write_bytes(b"".join(blob.bytes() for blob in leaf.cert_chain_pems))

@@ -417,8 +417,21 @@ WATCHER = Board(
                     alarm=5,
                 ),
                 Panel(
+                    "Until a certificate expires",
+                    "Of those that are shown where the monitor connects by TLS; empty where it does nowhere.",
+                    Unit.SECONDS,
+                    [
+                        Query(
+                            "nearkin_monitor_certificate_expires_timestamp_seconds - time()",
+                            "{{part}} {{address}}",
+                        )
+                    ],
+                    alarm=14 * 86_400,
+                    least=True,
+                ),
+                Panel(
                     "Since the last probe",
-                    "A little more than the interval of probes is normal.",
+                    "Since one was seen to come and to go. A little more than their interval is normal.",
                     Unit.SECONDS,
                     [Query("time() - nearkin_monitor_last_probe_timestamp_seconds", "{{instance}}")],
                     attention=120,

@@ -57,6 +57,11 @@ def _part_down(name: str, part: str, hold: str, severity: Literal["page", "ticke
     )
 
 
+def _grew(counter: str, by: str) -> str:
+    """That a counter grew; where it had not been there before, with the first of them it begins."""
+    return f"sum by ({by}) (increase({counter}[15m])) > 0\nor sum by ({by}) ({counter} unless {counter} offset 15m) > 0"
+
+
 PARTS = "Parts that answer"
 
 ALERTS = (
@@ -217,7 +222,7 @@ ALERTS = (
     ),
     Alert(
         "NearkinDeadLetters",
-        "sum by (topic) (rate(nearkin_dead_letters_total[15m])) > 0",
+        _grew("nearkin_dead_letters_total", "topic"),
         "0s",
         "ticket",
         "Events were refused",
@@ -238,9 +243,14 @@ ALERTS = (
     ),
     Alert(
         "NearkinEventsLost",
-        "sum by (job, topic) (increase(nearkin_skipped_offsets_total[15m])) > 0\n"
-        "or sum by (job, topic) (increase(nearkin_feedback_expired_total[15m])) > 0\n"
-        "or sum by (job, topic) (increase(nearkin_guards_ahead_offsets_total[15m])) > 0",
+        "\nor ".join(
+            _grew(metric, "job, topic")
+            for metric in (
+                "nearkin_skipped_offsets_total",
+                "nearkin_feedback_expired_total",
+                "nearkin_guards_ahead_offsets_total",
+            )
+        ),
         "0s",
         "page",
         "Events of the broker may never be served",
@@ -321,6 +331,16 @@ ALERTS = (
         "learned from.",
         LOOKUP,
         "Answers that were not logged",
+    ),
+    Alert(
+        "NearkinCertificateExpires",
+        "nearkin_monitor_certificate_expires_timestamp_seconds - time() < 14 * 86400",
+        "10m",
+        "ticket",
+        "A certificate expires within two weeks",
+        "What {{ $labels.part }} shows at {{ $labels.address }} expires in {{ $value | humanizeDuration }}.",
+        MONITOR,
+        "Until a certificate expires",
     ),
     Alert(
         "NearkinCurationStale",

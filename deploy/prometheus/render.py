@@ -61,7 +61,7 @@ def alerting_rules(
 
 def shorten(expr: str, faster: float) -> str:
     """An expression whose windows are so many times shorter."""
-    return re.sub(r"(?<=\[)\d+[smhd](?=\])", lambda found: _shortened(found[0], faster), expr)
+    return re.sub(r"(\[|offset )(\d+[smhd])", lambda found: found[1] + _shortened(found[2], faster), expr)
 
 
 def _shortened(duration: str, faster: float) -> str:

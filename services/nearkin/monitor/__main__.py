@@ -17,6 +17,7 @@ from nearkin.monitor.count_points import count_points
 from nearkin.monitor.probe import Prober, keep_probing
 from nearkin.monitor.read_dead_letters import ReadDeadLetters
 from nearkin.monitor.read_lag import BrokerSide, Oldest, read_heads
+from nearkin.monitor.watch_certificates import watch_certificates
 from nearkin.monitor.watch_parts import Parts, asking, engines_of, services_of, watch_part
 from nearkin.ops import logs
 from nearkin.ops.health import Health, HealthServer, beating
@@ -65,6 +66,7 @@ async def serve(settings: Settings, metrics: Metrics) -> None:
     async with asking(settings) as asks, LookupClient.by_settings(settings) as lookups:
         prober = Prober(settings, lookups)
         watching = [watch_part(name, ask, parts, every_s) for name, ask in asks.items()]
+        watching.append(watch_certificates(settings, metrics))
         if "broker" in engines:
             watching.append(_watch_broker(broker, parts, metrics, every_s))
         if "index" in engines:

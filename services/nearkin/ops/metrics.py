@@ -255,6 +255,11 @@ class Metrics:
             "monitor_last_probe_timestamp_seconds",
             "When a probe item was last seen to come and to go, proved or late, in seconds since the epoch; 0 before.",
         )
+        self.monitor_last_probe_seconds = self._gauge(
+            "monitor_last_probe_seconds",
+            "How long the last probe item that was seen to come and to go took for each: its freshness from outside.",
+            ("step",),
+        )
         self.monitor_part_up = self._gauge(
             "monitor_part_up",
             "1 where a part answered the monitor a moment ago, 0 where it did not or said that it waits.",
@@ -270,6 +275,12 @@ class Metrics:
             "Dead letters that are neither settled nor gone from the broker, by reason, among the newest records of "
             "each partition of the topic (1,000 of each, if there are so many).",
             ("topic", "reason"),
+        )
+        self.monitor_certificate_expires = self._gauge(
+            "monitor_certificate_expires_timestamp_seconds",
+            "When the certificate expires that a part shows where the monitor connects by TLS, in seconds since the "
+            "epoch.",
+            ("part", "address"),
         )
 
         self.build_info.labels(version=nearkin.__version__, process=process).set(1)
