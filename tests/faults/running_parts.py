@@ -260,8 +260,8 @@ class Streams:
 class Parts:
     """A broker, an index and whatever services a test starts; all are gone at its end.
 
-    `brokers`, `index`, `redis`, `live`, `bulk`, `lookup` and `feedback` are made but not started; `start` starts
-    what it is given and waits until it is ready.
+    `brokers`, `index`, `redis`, `live`, `bulk`, `lookup`, `feedback` and `monitor` are made but not started; `start`
+    starts what it is given and waits until it is ready.
 
     Args:
         folder: of the index, of Redis and of the logs.
@@ -323,6 +323,16 @@ class Parts:
         listen = f"{LOOPBACK}:{lookup_port}"
         self.lookup_address = self._link("client", "lookup", lookup_port) if self._network else listen
         self.lookup = self._service("lookup", "nearkin.lookup", NEARKIN_LOOKUP_LISTEN=listen)
+        self.monitor = self._service(
+            "monitor",
+            "nearkin.monitor",
+            NEARKIN_LOOKUP_ADDRESS=self.lookup_address,
+            NEARKIN_MONITOR_PARTS=",".join(
+                f"{part.name}={part.metrics_address}" for part in (self.live, self.bulk, self.feedback)
+            ),
+            NEARKIN_PROBE_EVERY_S="1",
+            NEARKIN_PROBE_LATE_S="2",
+        )
         self.streams = Streams(self.bootstrap)
 
     def indexer(self, lane: str, name: str = "", **environment: str) -> Part:
@@ -334,6 +344,11 @@ class Parts:
     def feedback_worker(self, name: str = "feedback", **environment: str) -> Part:
         """A worker that brings feedback into the evidence, by the position priors that everybody begins with."""
         return self._service(name, "nearkin.feedback", NEARKIN_PRIORS_EVERY_S="0", **environment)
+
+    def lookup_server(self, name: str, **environment: str) -> tuple[Part, str]:
+        """Another look-up server, and its address."""
+        listen = f"{LOOPBACK}:{free_port()}"
+        return self._service(name, "nearkin.lookup", NEARKIN_LOOKUP_LISTEN=listen, **environment), listen
 
     def start(self, *parts: Part, ready: bool = True) -> None:
         """Start parts at once; where `ready`, return when all of them are."""

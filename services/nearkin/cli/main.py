@@ -27,6 +27,7 @@ from nearkin.cli.replay import replay
 from nearkin.cli.score import score
 from nearkin.cli.similar import similar
 from nearkin.cli.split import split
+from nearkin.cli.status import status
 from nearkin.cli.target import stack_that_serves
 from nearkin.cli.terminal import end_unread
 from nearkin.cli.topics import topics
@@ -128,6 +129,7 @@ def main() -> None:
 for command in (
     demo,
     up,
+    status,
     publish,
     delete,
     similar,

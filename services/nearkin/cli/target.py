@@ -62,6 +62,8 @@ def addresses_of(running: Endpoints) -> dict[str, object]:
         "kafka_replication": 1,
         "lookup_address": running.lookup,
         "qdrant_url": running.qdrant,
+        "monitor_parts": ",".join(f"{name}={address}" for name, address in running.metrics.items()),
+        "monitor_engines": "broker,index,redis,lookup" if running.redis else "broker,index,lookup",
     }
     return found | ({"redis_url": running.redis} if running.redis else {})
 

@@ -235,5 +235,7 @@ def count(probed: Probed, metrics: Metrics) -> None:
     for step, seconds in (("visible", probed.visible_s), ("gone", probed.gone_s)):
         if seconds is not None:
             metrics.monitor_probe_seconds.labels(step).observe(seconds)
+            if probed.outcome is not Outcome.FAILED:
+                metrics.monitor_last_probe_seconds.labels(step).set(seconds)
     if probed.outcome is not Outcome.FAILED:
         metrics.monitor_last_probe.set(time.time())
