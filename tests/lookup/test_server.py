@@ -17,7 +17,7 @@ from nearkin.core.item import Content, Offer
 from nearkin.core.ports import Search
 from nearkin.core.vectors import Hits
 from nearkin.encoders.fake import HashingEncoder
-from nearkin.lookup.server import SERVICE, Limits, LookupServer
+from nearkin.lookup.server import LEAVE_S, SERVICE, Limits, LookupServer
 from nearkin.ops.health import Health
 from nearkin.ops.metrics import Metrics
 
@@ -333,7 +333,7 @@ async def test_a_draining_server_finishes_what_runs_and_takes_no_more(live: Live
     running = asyncio.ensure_future(stub.FindSimilar(lookup(k=4)))
     await until(lambda: bool(live.index.searched))
     draining = asyncio.ensure_future(live.server.drain(grace_s=30))
-    await asyncio.sleep(0.1)
+    await asyncio.sleep(LEAVE_S + 0.2)
     code, _ = await status_of(stub.FindSimilar(lookup(), timeout=5))
     assert code is grpc.StatusCode.UNAVAILABLE
     live.index.may_answer.set()

@@ -461,10 +461,13 @@ _OPTIONS: list[tuple[str, Any]] = [
                             "initialBackoff": "0.05s",
                             "maxBackoff": "1s",
                             "backoffMultiplier": 3,
-                            "retryableStatusCodes": ["UNAVAILABLE"],
+                            # CANCELLED is what a server says of calls that it has not taken when it ends.
+                            "retryableStatusCodes": ["UNAVAILABLE", "CANCELLED"],
                         },
                     }
                 ],
+                # Where more than a third fail so, nothing is sent again: it would be load on those that have too much.
+                "retryThrottling": {"maxTokens": 50, "tokenRatio": 0.5},
             }
         ),
     ),

@@ -62,6 +62,9 @@ HEALTH_INTERVAL_S = 0.5
 #: So many calls that came may wait for this process to take them: what half a second is enough for, under any load.
 MOST_PENDING = 128
 
+#: How long a server that ends goes on to serve those who heed its health, in seconds; a tenth of its grace at most.
+LEAVE_S = 0.5
+
 #: gRPC refuses messages that are so many times too large by itself; up to there the refusal names the setting.
 _TRANSPORT_SLACK = 4
 
@@ -462,12 +465,17 @@ class LookupServer:
         return f"{listen.rpartition(':')[0]}:{taken}"
 
     async def drain(self, grace_s: float) -> None:
-        """Take no new calls, finish those under way for at most `grace_s`, then stop."""
+        """Say that it ends, so that whoever asks health first goes elsewhere; then take no more and finish what runs.
+
+        Args:
+            grace_s: how long what runs may take at most.
+        """
         for task in self._following:
             task.cancel()
         await asyncio.gather(*self._following, return_exceptions=True)
         self._readiness.waits("index", "stopping")
         await self._health.enter_graceful_shutdown()
+        await asyncio.sleep(min(LEAVE_S, grace_s / 10))
         await self._server.stop(grace_s)
 
     async def _follow_index(self) -> None:

@@ -13,7 +13,7 @@ from contextlib import asynccontextmanager
 from nearkin.core.errors import Overloaded
 
 #: How long a call waits for its turn at most, in seconds: longer than a burst, shorter than a person notices.
-PATIENCE_S = 0.1
+PATIENCE_S = 0.25
 
 
 class Turns:

@@ -201,8 +201,8 @@ class Settings(BaseSettings):
         8,
         ge=1,
         le=1_000,
-        description="Calls that a look-up server works on at a time; the others wait for their turn, for a tenth of a "
-        "second at most. Raise it where the index is far away and processors are idle.",
+        description="Calls that a look-up server works on at a time; the others wait for their turn, for a quarter of "
+        "a second at most. Raise it where the index is far away and processors are idle.",
     )
     lookup_candidates: int = Field(
         100, ge=1, le=1000, description="Hits that each search of a look-up gives, at least k."
