@@ -1,6 +1,6 @@
 import pytest
 
-from nearkin.ops.addresses import require_target, split_address, split_addresses
+from nearkin.ops.addresses import require_target, split_address, split_addresses, split_parts
 
 
 @pytest.mark.parametrize(
@@ -59,3 +59,25 @@ def test_what_grpc_connects_to_is_an_address_or_names_its_resolver(text):
 def test_what_grpc_does_not_connect_to_is_refused(text):
     with pytest.raises(ValueError, match="is not host:port"):
         require_target(text)
+
+
+def test_parts_are_named_with_their_addresses():
+    assert split_parts(" indexer-live = 10.0.0.5:9101 ,feedback=[::1]:9103,") == {
+        "indexer-live": "10.0.0.5:9101",
+        "feedback": "[::1]:9103",
+    }
+    assert split_parts("") == {}
+
+
+@pytest.mark.parametrize(
+    ("text", "problem"),
+    [
+        ("feedback", "is not NAME=HOST:PORT"),
+        ("=10.0.0.5:9101", "is not NAME=HOST:PORT"),
+        ("feedback=10.0.0.5", "is not host:port"),
+        ("feedback=h:1,feedback=h:2", "is named twice"),
+    ],
+)
+def test_what_names_no_part_is_told_so(text, problem):
+    with pytest.raises(ValueError, match=problem):
+        split_parts(text)
