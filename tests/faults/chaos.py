@@ -33,12 +33,14 @@ from nearkin.client.lookup import ItemStatus, LookupClient
 from nearkin.contracts.topics import FEEDBACK, ITEMS, VISITS, Topic
 from nearkin.core.errors import NearkinError
 from nearkin.core.evidence import DAY_MS, EvidenceRules, Source
+from nearkin.core.item import ItemState, merge
 from nearkin.core.ports import ContentEncoder, EvidenceStore
 from nearkin.ops.read_log import Logs
 from nearkin.ops.record import record_of
 from nearkin.ops.settings import Settings
 from nearkin.ops.topics import check_topics
 from nearkin.stores.evidence import connect
+from nearkin.stores.qdrant import connect as connect_index
 from waiting import HUNG_S, until
 
 HALF_LIFE_MS = HALF_LIFE_DAYS * DAY_MS
@@ -164,10 +166,6 @@ class FeedbackLoad:
         """Wait until every guard stands at the end of its log, as it is now."""
         asyncio.run(self._until_counted())
 
-    def ends(self, topic: Topic) -> list[int]:
-        """Of each partition, one more than the last offset that was sent to."""
-        return [self._parts.streams.end(at) for at in places_of(topic)]
-
     def delete(self, topic: Topic) -> None:
         """Delete a topic; what it held and was counted stays counted."""
         self.until_counted()
@@ -259,6 +257,31 @@ class ItemLoad:
         """Wait until look-ups know an item."""
         asyncio.run(self._until_found(item_id))
 
+    @contextmanager
+    def never_older(self) -> Iterator[None]:
+        """Look at every item all the time: what the index holds of it must hold all that it held a moment ago."""
+        stopped, older = threading.Event(), list[str]()
+        looking = threading.Thread(target=lambda: asyncio.run(self._watch(stopped, older)), name="look")
+        looking.start()
+        try:
+            yield
+        finally:
+            stopped.set()
+            looking.join(HUNG_S)
+        assert not older, "\n".join([f"{len(older)} items went back to an older state:", *older[:5]])
+
+    async def _watch(self, stopped: threading.Event, older: list[str]) -> None:
+        index = connect_index(Settings(qdrant_url=self._parts.qdrant_url))
+        items, before = await index.serving(), dict[str, ItemState]()
+        while not stopped.is_set():
+            now = {item_id: item.state for item_id, item in (await items.read(self._stream.ids)).items()}
+            older += [
+                f"{one}: {before[one]}, then {now.get(one)}" for one in before if not _holds(now.get(one), before[one])
+            ]
+            before = now
+            await asyncio.sleep(0.1)
+        await index.close()
+
     def delete(self) -> None:
         """Delete the topic; what it held and was applied stays in the index."""
         self._parts.streams.until_drained("live")
@@ -288,6 +311,10 @@ class ItemLoad:
 
     def _log(self) -> list[Event]:
         return [event_of(record.key, record.value) for record in self._parts.streams.records(ITEMS)]
+
+
+def _holds(state: ItemState | None, former: ItemState) -> bool:
+    return state is not None and merge(state, former) == state
 
 
 def delete_topic(parts: Parts, topic: Topic) -> None:

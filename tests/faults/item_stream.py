@@ -73,11 +73,15 @@ class ItemStream:
     Args:
         seed: the same seed gives the same stream.
         items: of how many products.
+
+    Attributes:
+        ids: of these.
     """
 
     def __init__(self, seed: int | str, items: int = 200) -> None:
         self._draw = random.Random(seed)
         self._items = self._draw.sample(load_catalogue(), items)
+        self.ids = [item.id for item in self._items]
         self._histories = 0
         self._coming: list[Event] = []
         self._before: deque[Event] = deque(maxlen=2000)

@@ -106,12 +106,13 @@ def test_brokers_of_a_cluster_restart_die_and_pass_their_partitions_on_and_nothi
 def test_indexers_and_workers_that_hang_until_their_partitions_are_taken_write_nothing_old_when_they_wake(
     chaos: Chaos,
 ) -> None:
-    parts = chaos.parts
+    parts, items = chaos.parts, chaos.items
+    assert items is not None
     second_indexer, second_worker = parts.indexer("live", "indexer-live-2"), parts.feedback_worker("feedback-2")
     parts.start(second_indexer, second_worker)
     pairs = [(parts.live, second_indexer), (parts.feedback, second_worker)]
     services = [parts.lookup, *(part for pair in pairs for part in pair)]
-    with chaos.load():
+    with chaos.load(), items.never_older():
         for number in range(2 * FEWER):
             for pair in pairs:
                 zombie, other = pair if number % 2 else pair[::-1]
@@ -132,11 +133,18 @@ def test_indexers_and_workers_that_hang_until_their_partitions_are_taken_write_n
 
 
 def test_a_topic_of_items_that_is_made_again_is_indexed_from_its_beginning(cluster_chaos: Chaos) -> None:
+    """Also where it has more events already than the former one had: whoever looked away reads on where it was."""
     chaos, parts, items = cluster_chaos, cluster_chaos.parts, cluster_chaos.items
     assert items is not None
-    for meanwhile, events in (("the indexer looks", 300), ("the indexer looks away", 40), ("no indexer runs", 300)):
+    for meanwhile, events in (
+        ("the indexer looks", 300),
+        ("the indexer looks away", 40),
+        ("the indexer looks away", 1200),
+        ("no indexer runs", 300),
+    ):
         items.send(200)
         parts.streams.until_drained("live")
+        former = parts.streams.ends(ITEMS)
         began = chaos.begin(f"items.v1 is deleted and made again while {meanwhile}")
         if meanwhile == "the indexer looks away":
             parts.live.pause()
@@ -145,6 +153,8 @@ def test_a_topic_of_items_that_is_made_again_is_indexed_from_its_beginning(clust
         items.delete()
         apply_topics(parts.bootstrap, PARTITIONS, parts.replication).require()
         items.send(events)
+        more = [end > before for end, before in zip(parts.streams.ends(ITEMS), former, strict=True)]
+        assert all(more) if events > 1000 else events > 40 or not any(more)
         if meanwhile == "the indexer looks away":
             parts.live.resume()
         elif meanwhile == "no indexer runs":

@@ -222,7 +222,7 @@ def test_a_topic_that_is_made_again_is_counted_from_its_beginning_beside_the_for
         chaos.feedback.send(400)
         chaos.feedback.until_counted()
         chaos.begin(f"feedback.v1 is deleted and made again while {meanwhile}")
-        former = chaos.feedback.ends(FEEDBACK)
+        former = parts.streams.ends(FEEDBACK)
         rebalances = worker.counted("rebalances_total")
         if meanwhile == "the worker looks away":
             worker.pause()
@@ -233,7 +233,7 @@ def test_a_topic_that_is_made_again_is_counted_from_its_beginning_beside_the_for
             until(lambda before=rebalances: worker.counted("rebalances_total") > before, "it has seen that it is gone")  # type: ignore[misc]
         apply_topics(parts.bootstrap, PARTITIONS, replication=1)
         chaos.feedback.send(events)
-        has_more = any(end > before for end, before in zip(chaos.feedback.ends(FEEDBACK), former, strict=True))
+        has_more = any(end > before for end, before in zip(parts.streams.ends(FEEDBACK), former, strict=True))
         assert has_more == (meanwhile != "the worker looks away")
         if meanwhile == "the worker looks away":
             worker.resume()

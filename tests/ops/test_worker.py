@@ -418,6 +418,41 @@ async def test_a_stop_in_what_is_due_each_second_is_no_failure():
     assert worker._progress.in_flight_since is None
 
 
+async def test_what_was_fetched_and_thrown_away_before_anything_was_committed_comes_again(stage):
+    """In a rebalance the consumer's place is past what was thrown away, and there is no committed one to go back to."""
+    stage.publish(*names("e", 6), partition=0)
+    stopping, applying, applied = asyncio.Event(), asyncio.Event(), []
+    metrics = Metrics(CollectorRegistry())
+
+    async def handle(records):
+        applying.set()
+        await asyncio.to_thread(eventually, lambda: sought, "the consumer has sought again")
+        applied.extend(record.value for record in records)
+        return []
+
+    sought = []
+    worker = Worker(
+        load_settings(kafka_bootstrap=stage.broker.bootstrap),
+        group=f"g-{stage.topic}",
+        topics=[Topic(stage.topic, 3_600_000)],
+        handle=handle,
+        metrics=metrics,
+        health=Health(metrics, "group"),
+        batch=2,
+        within_s=0.005,
+        fetch_wait_ms=20,
+        stopping=stopping,
+    )
+    running = asyncio.create_task(worker.run())
+    await asyncio.wait_for(applying.wait(), 60)
+    worker._inbox.clear()
+    await worker._app.consumer.perform_seek()
+    sought.append(True)
+    await asyncio.to_thread(eventually, lambda: set(applied) == set(names("e", 6)), "everything is applied")
+    stopping.set()
+    assert await running == 0
+
+
 async def test_fetches_wait_as_briefly_as_we_say_though_faust_has_no_setting_for_it(stage):
     stopping = asyncio.Event()
     metrics = Metrics(CollectorRegistry())

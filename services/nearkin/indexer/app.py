@@ -4,8 +4,10 @@ import asyncio
 from dataclasses import dataclass
 
 from nearkin.contracts.topics import GROUPS, ITEMS, ITEMS_BULK, Topic
+from nearkin.indexer.read_anew import ReadAnew
 from nearkin.ops.health import Health
 from nearkin.ops.metrics import Metrics
+from nearkin.ops.read_log import Logs
 from nearkin.ops.settings import Settings
 from nearkin.ops.tracing import OFF, Traces
 from nearkin.ops.worker import Handle, Worker
@@ -64,5 +66,6 @@ def build(
         within_s=settings.indexer_within_ms / 1000,
         fetch_wait_ms=lane.fetch_wait_ms,
         stopping=stopping,
+        ledger=ReadAnew(Logs(settings.kafka_bootstrap, settings.kafka_security), lane.topic.name),
         traces=traces,
     )

@@ -660,7 +660,7 @@ class _Consumer(driver.Consumer):
         return {place: done[place] for place in tps if place in done and self._should_commit(place, done[place])}
 
     def _should_commit(self, tp: TP, offset: int) -> bool:
-        """Faust commits only what is further than before; in a topic that was made again all that is applied is less."""
+        """Faust commits only what is further than before; in a topic that was made again everything is less far."""
         return offset != self._committed_offset[tp]
 
     def verify_event_path(self, now: float, tp: TP) -> None:
@@ -676,10 +676,15 @@ class _Consumer(driver.Consumer):
         self._committed_by_group = committed = await super().seek_to_committed()
         begin = cast("_App", self.app).begin
         assigned = self.assignment()
-        if begin is None or not assigned:
+        if not assigned:
             return committed
-        told = await begin(frozenset((at.topic, at.partition) for at in assigned))
-        positions = {TP(*place): offset for place, offset in told.items()}
+        places = frozenset((at.topic, at.partition) for at in assigned)
+        told = await begin(places) if begin is not None else {}
+        # Where the group has committed nothing aiokafka stays where it is: what was fetched from there in a rebalance,
+        # and thrown away, would never come again. Where the log begins later, it takes its beginning.
+        positions = {
+            TP(*place): told.get(place, 0) for place in places if place in told or not committed.get(TP(*place))
+        }
         if positions:
             await self.seek_wait(positions)
         return {**committed, **positions}
