@@ -21,6 +21,7 @@ MEASUREMENTS = (
     "lookups",
     "freshness",
     "lanes",
+    "takeover",
     "poison",
     "reranked",
     "quality",
@@ -34,6 +35,7 @@ MEASUREMENTS = (
     "diversity",
     "exploration",
     "off_policy",
+    "restore",
     "overhead",
     "cold_start",
 )

@@ -133,7 +133,7 @@ def vulnerabilities() -> list[str] | None:
     program = os.environ.get("PIP_AUDIT") or shutil.which("pip-audit")
     if program is None:
         return None
-    command = [program, "--requirement", ROOT / "requirements-serve.lock", "--require-hashes", "--disable-pip"]
+    command = [program, "--requirement", str(ROOT / "requirements-serve.lock"), "--require-hashes", "--disable-pip"]
     done = subprocess.run([*command, "--format", "json"], capture_output=True, text=True, check=False)
     packages = json.loads(done.stdout)["dependencies"] if done.stdout else []
     if not packages or any("skip_reason" in package for package in packages):
