@@ -15,7 +15,12 @@ from dataclasses import dataclass, field
 
 from aiokafka import AIOKafkaConsumer, TopicPartition
 from aiokafka.admin import AIOKafkaAdminClient
-from aiokafka.errors import KafkaError
+from aiokafka.errors import (
+    GroupCoordinatorNotAvailableError,
+    GroupLoadInProgressError,
+    KafkaError,
+    NotCoordinatorForGroupError,
+)
 
 from nearkin.contracts.topics import FEEDBACK, GROUPS, ITEMS, ITEMS_BULK, SOURCES, VISITS
 from nearkin.core.errors import NearkinError, Unavailable
@@ -92,6 +97,7 @@ class BrokerSide:
         self._reader: AIOKafkaConsumer | None = None
         self._partitions: dict[str, list[TopicPartition]] = {}
         self._listed_at = -math.inf
+        self._committed: dict[str, dict[TopicPartition, int]] = {}
         self._looked: dict[TopicPartition, tuple[int, int, int]] = {}
 
     async def read_lag(self) -> list[Waiting]:
@@ -106,15 +112,16 @@ class BrokerSide:
             for group in dict.fromkeys(GROUPS.values()):
                 wanted = [at for topic in SOURCES if GROUPS[topic] == group for at in partitions.get(topic.name, ())]
                 if wanted:
-                    said = await admin.list_consumer_group_offsets(group, partitions=wanted)
-                    committed |= {at: said[at].offset for at in wanted if at in said}
+                    committed |= await self._committed_by(admin, group, wanted)
             # Asked for after the commits, so that no commit is taken for one beyond the end.
             begins, ends = await self._bounds([at for topic in SOURCES for at in partitions.get(topic.name, ())])
             ends = {**ends, **await self._look_beyond(reader, committed, ends)}
         groups = {topic.name: group for topic, group in GROUPS.items()}
         waiting = []
         for at, end in sorted(ends.items()):
-            position, count = waiting_from(begins.get(at, 0), end, committed.get(at, -1))
+            if at not in committed:
+                continue  # nobody can say yet
+            position, count = waiting_from(begins.get(at, 0), end, committed[at])
             waiting.append(Waiting((at.topic, at.partition), groups[at.topic], position, count))
         return waiting
 
@@ -208,6 +215,17 @@ class BrokerSide:
         if not partitions or self._reader is None:
             return {}, {}
         return await self._reader.beginning_offsets(partitions), await self._reader.end_offsets(partitions)
+
+    async def _committed_by(
+        self, admin: AIOKafkaAdminClient, group: str, wanted: list[TopicPartition]
+    ) -> dict[TopicPartition, int]:
+        """What a group has committed; what it had, while its coordinator is made or moves, as the broker answers then."""
+        try:
+            said = await admin.list_consumer_group_offsets(group, partitions=wanted)
+            self._committed[group] = {at: said[at].offset for at in wanted if at in said}
+        except (GroupCoordinatorNotAvailableError, NotCoordinatorForGroupError, GroupLoadInProgressError):
+            pass
+        return self._committed.get(group, {})
 
     async def _look_beyond(
         self, reader: AIOKafkaConsumer, committed: Mapping[TopicPartition, int], ends: Mapping[TopicPartition, int]
