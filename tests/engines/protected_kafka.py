@@ -39,6 +39,7 @@ class ProtectedKafka:
     def __init__(self, jars: Path, data: Path, authority: Authority) -> None:
         self.inside, self.bootstrap, self.mutual = (f"{LOOPBACK}:{free_port()}" for _ in range(3))
         shown = authority.issue()
+        data.parent.mkdir(parents=True, exist_ok=True)
         keystore = data.parent / "keystore.pem"
         keystore.write_bytes(shown.key.read_bytes() + shown.cert.read_bytes())
         scram = "org.apache.kafka.common.security.scram.ScramLoginModule required;"

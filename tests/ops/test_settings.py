@@ -1,7 +1,7 @@
 import pytest
 
 from nearkin.core.errors import Misconfigured
-from nearkin.ops.settings import load_settings
+from nearkin.ops.settings import Settings, load_settings
 
 
 @pytest.fixture(autouse=True)
@@ -91,3 +91,62 @@ def test_a_file_sets_what_the_environment_does_not(monkeypatch, tmp_path):
 
     assert key is not None
     assert key.get_secret_value() == "s3cret"
+
+
+SECRETS = [name for name, field in Settings.model_fields.items() if "SecretStr" in str(field.annotation)]
+
+
+def test_settings_do_not_show_their_secrets(monkeypatch, tmp_path):
+    monkeypatch.setenv("NEARKIN_SECRETS_DIR", str(tmp_path))
+    for name in SECRETS:
+        (tmp_path / f"nearkin_{name}").write_text(
+            "k1:" + "5ec4e7" * 10 + "beef" if name == "pseudonym_key" else "s3cret"
+        )
+    monkeypatch.setenv("NEARKIN_REDIS_URL", "redis://me:s3cret@127.0.0.1:6379/0")
+    monkeypatch.setenv("NEARKIN_KAFKA_PROTOCOL", "sasl_tls")
+    monkeypatch.setenv("NEARKIN_KAFKA_SASL_USERNAME", "me")
+
+    settings = load_settings()
+
+    assert {"kafka_sasl_password", "redis_password", "qdrant_api_key", "lookup_token", "pseudonym_key"} <= set(SECRETS)
+    assert all(getattr(settings, name) is not None for name in SECRETS)
+    shown = f"{settings!r} {settings} {settings.kafka_security!r} {settings.redis_tls!r}"
+    assert "s3cret" not in shown
+    assert "5ec4e7" not in shown
+
+
+@pytest.mark.parametrize("name", SECRETS)
+def test_a_secret_is_in_no_refusal_of_another_setting(monkeypatch, name):
+    monkeypatch.setenv(f"NEARKIN_{name.upper()}", "s3cret")
+    monkeypatch.setenv("NEARKIN_ITEMS_PARTITIONS", "0")
+
+    with pytest.raises(Misconfigured) as refusal:
+        load_settings()
+
+    assert "s3cret" not in f"{refusal.value}{refusal.value.__cause__}"
+
+
+@pytest.mark.parametrize(
+    ("name", "missing"),
+    [
+        ("KAFKA_KEY", "KAFKA_CERT"),
+        ("REDIS_KEY", "REDIS_CERT"),
+        ("QDRANT_KEY", "QDRANT_CERT"),
+        ("INDEX_KEY", "INDEX_CERT"),
+        ("LOOKUP_KEY", "LOOKUP_CERT"),
+        ("LOOKUP_CLIENT_CA", "LOOKUP_CERT"),
+        ("LOOKUP_CALLER_KEY", "LOOKUP_CALLER_CERT"),
+    ],
+)
+def test_half_of_what_protects_is_refused_and_the_other_half_named(monkeypatch, name, missing):
+    monkeypatch.setenv(f"NEARKIN_{name}", "file.pem")
+
+    with pytest.raises(Misconfigured, match=f"^NEARKIN_{missing}: ") as refusal:
+        load_settings()
+    assert f"NEARKIN_{name}" in refusal.value.problem
+
+
+def test_an_empty_file_is_none(monkeypatch):
+    monkeypatch.setenv("NEARKIN_LOOKUP_CERT", "")
+
+    assert load_settings().lookup_cert is None

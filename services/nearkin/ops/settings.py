@@ -27,7 +27,9 @@ ENGINES = ("broker", "index", "redis", "lookup")
 class Settings(BaseSettings):
     """What can be set; each field's description is its documentation."""
 
-    model_config = SettingsConfigDict(env_prefix="NEARKIN_", frozen=True, extra="ignore", str_strip_whitespace=True)
+    model_config = SettingsConfigDict(
+        env_prefix="NEARKIN_", frozen=True, extra="ignore", str_strip_whitespace=True, hide_input_in_errors=True
+    )
 
     kafka_bootstrap: str = Field("127.0.0.1:9092", description="Kafka brokers, host:port separated by commas.")
     kafka_replication: int = Field(1, ge=1, le=9, description="Replication factor of topics that are created.")
@@ -460,8 +462,9 @@ class Settings(BaseSettings):
                 remedy="set NEARKIN_KAFKA_SASL_USERNAME and NEARKIN_KAFKA_SASL_PASSWORD too",
                 reason="setting",
             )
+        tls = _tls("kafka", self.kafka_ca, self.kafka_cert, self.kafka_key)
         return KafkaSecurity(
-            tls=_tls("kafka", self.kafka_ca, self.kafka_cert, self.kafka_key) if by_tls else None,
+            tls=tls if by_tls else None,
             username=self.kafka_sasl_username if as_user else "",
             password=password if as_user else "",
             mechanism=self.kafka_sasl_mechanism,
