@@ -38,6 +38,7 @@ MEASUREMENTS = (
     "restore",
     "overhead",
     "cold_start",
+    "monitor",
 )
 
 RESULTS = Path(__file__).parent / "results"

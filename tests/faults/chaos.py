@@ -31,7 +31,7 @@ from faults.running_parts import FEEDBACK_WINDOW, HALF_LIFE_DAYS, PARTITIONS, Pa
 from feedback.reference import Recount, find_differences, find_strange_keys, recount
 from nearkin.client.lookup import ItemStatus, LookupClient
 from nearkin.contracts.topics import FEEDBACK, ITEMS, VISITS, Topic
-from nearkin.core.errors import NearkinError
+from nearkin.core.errors import NearkinError, TemporaryError
 from nearkin.core.evidence import DAY_MS, EvidenceRules, Source
 from nearkin.core.item import ItemState, merge
 from nearkin.core.ports import ContentEncoder, EvidenceStore
@@ -195,7 +195,7 @@ class FeedbackLoad:
             for place, published in ends.items():
                 log = logs[place.topic, place.partition]
                 end = max(log.end, published)
-                while (guard := min(await store.read_guards(Source(log.topic_id, place.partition)))) < end:
+                while (guard := await _guard(store, Source(log.topic_id, place.partition))) < end:
                     assert time.monotonic() < deadline, f"waited in vain at offset {guard} of {end} in {place}"
                     await asyncio.sleep(0.1)
 
@@ -311,6 +311,15 @@ class ItemLoad:
 
     def _log(self) -> list[Event]:
         return [event_of(record.key, record.value) for record in self._parts.streams.records(ITEMS)]
+
+
+async def _guard(store: EvidenceStore, source: Source) -> int:
+    """How far everything of a partition is counted; -1 where the store is away now."""
+    try:
+        return min(await store.read_guards(source))
+    except TemporaryError as error:
+        print(f"no evidence: {error}")
+        return -1
 
 
 def _holds(state: ItemState | None, former: ItemState) -> bool:

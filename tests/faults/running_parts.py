@@ -207,6 +207,11 @@ class Streams:
         """Of each partition of a topic, one more than the last offset that was published to it."""
         return [self.end(at) for at in places_of(topic)]
 
+    def look_at_ends(self, topic: Topic) -> None:
+        """Take down where a topic ends, which others publish to as well; for Apache Kafka."""
+        with self._consumer() as consumer:
+            self._ends |= consumer.end_offsets(places_of(topic))
+
     def forget(self, topic: Topic) -> None:
         """What was published to a topic is gone with it."""
         for place in places_of(topic):

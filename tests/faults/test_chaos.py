@@ -54,7 +54,8 @@ def cluster_chaos(
 
 def test_whatever_is_killed_at_any_moment_comes_back_and_has_lost_and_repeated_nothing(chaos: Chaos) -> None:
     parts = chaos.parts
-    services = [parts.live, parts.feedback, parts.lookup]
+    services = [parts.live, parts.feedback, parts.lookup, parts.monitor]
+    parts.start(parts.monitor)
     every = [*services, parts.index, parts.redis, parts.broker]
     victims = (every * (KILLS // len(every) + 1))[:KILLS]
     chaos.draw.shuffle(victims)
@@ -65,6 +66,8 @@ def test_whatever_is_killed_at_any_moment_comes_back_and_has_lost_and_repeated_n
             victim.kill()
             parts.start(victim, ready=False)  # as whatever supervises it does
             chaos.require_recovery(began, *services)
+    assert parts.monitor.stop() == 0  # with its probes
+    parts.streams.look_at_ends(ITEMS)
     chaos.require_exact()
 
 
