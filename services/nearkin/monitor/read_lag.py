@@ -219,7 +219,7 @@ class BrokerSide:
     async def _committed_by(
         self, admin: AIOKafkaAdminClient, group: str, wanted: list[TopicPartition]
     ) -> dict[TopicPartition, int]:
-        """What a group has committed; what it had, while its coordinator is made or moves, as the broker answers then."""
+        """What a group has committed; what it had, while its coordinator is made or moves, as brokers answer then."""
         try:
             said = await admin.list_consumer_group_offsets(group, partitions=wanted)
             self._committed[group] = {at: said[at].offset for at in wanted if at in said}
