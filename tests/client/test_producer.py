@@ -51,6 +51,10 @@ def event_at(broker, outcome: Future):
     return decode(record.key, record.value)
 
 
+def test_after_an_outage_a_producer_knocks_every_second_and_not_every_half_minute(producer):
+    assert producer._kafka.config["reconnect_backoff_max_ms"] <= 1_000
+
+
 def test_an_upsert_carries_the_whole_item_and_its_versions(broker, producer):
     event = event_at(broker, producer.upsert("mug", MUG, 3, offer=PRICE, offer_version=7))
     assert (event.kind, event.item_id, event.occurred_at) == (Kind.UPSERTED, "mug", NOW)

@@ -170,7 +170,11 @@ class Streams:
         """A plain producer, which sends bad events too."""
         if self._producer is None:
             self._producer = KafkaProducer(
-                bootstrap_servers=self.bootstrap, acks="all", delivery_timeout_ms=60_000, request_timeout_ms=20_000
+                bootstrap_servers=self.bootstrap,
+                acks="all",
+                delivery_timeout_ms=60_000,
+                request_timeout_ms=20_000,
+                reconnect_backoff_max_ms=500,
             )
         return self._producer
 

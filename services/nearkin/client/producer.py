@@ -46,6 +46,9 @@ from nearkin.ops.tracing import OFF, Traces
 
 Member = TypeVar("Member")
 
+#: The longest pause between two attempts to reach a broker that is away, in milliseconds.
+RECONNECT_MAX_MS = 1_000
+
 
 @dataclass(frozen=True, slots=True)
 class Published:
@@ -133,6 +136,8 @@ class Producer:
             "request_timeout_ms": min(30_000, max(1, delivery_ms - 1)),
             "max_block_ms": int(connect_timeout_s * 1000),
             "max_request_size": ITEMS.max_message_bytes,
+            # After an outage events would wait for up to half a minute longer than the broker is away.
+            "reconnect_backoff_max_ms": RECONNECT_MAX_MS,
         }
         try:
             self._kafka = KafkaProducer(**(options | security.options() | kafka_options))
