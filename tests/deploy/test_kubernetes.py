@@ -10,7 +10,7 @@ import pytest
 import yaml
 from prometheus_client import CollectorRegistry
 
-from deploy.compose_file import SERVICES
+from deploy.compose_file import ROOT, SERVICES
 from deploy.kubernetes_manifests import FOLDER, KUSTOMIZATION, container_of, of_kind, rendered, settings
 from nearkin.contracts.topics import TOPICS
 from nearkin.ops.addresses import split_parts
@@ -19,6 +19,9 @@ from nearkin.ops.settings import Settings, load_settings
 
 #: The oldest version that the manifests are for (preStop sleeps), and the newest whose schemas there are.
 VERSIONS = ("1.30", kubernetes_validate.latest_version())
+
+#: What other programs of the cluster take.
+BESIDE = ("prometheus-adapter.yaml", "service-monitor.yaml")
 
 DEPLOYMENTS = of_kind("Deployment")
 WORKLOADS = of_kind("Deployment", "Job")
@@ -80,7 +83,7 @@ def test_every_file_of_the_folder_is_used():
     used = {*KUSTOMIZATION["resources"], *(patch["path"] for patch in KUSTOMIZATION["patches"])}
     used |= {name for each in KUSTOMIZATION["configMapGenerator"] for name in each["envs"]}
 
-    assert {path.name for path in FOLDER.iterdir()} == used | {"kustomization.yaml", "prometheus-adapter.yaml"}
+    assert {path.name for path in FOLDER.iterdir()} == used | {"kustomization.yaml", *BESIDE}
 
 
 def test_what_runs_is_what_runs_in_the_compose_file():
@@ -185,6 +188,26 @@ def test_a_pod_has_longer_to_end_than_it_may_take(name):
     drains = Settings.model_fields["lookup_grace_s"].default
 
     assert PODS[name]["spec"]["terminationGracePeriodSeconds"] > 2 * drains + hook + 10
+
+
+def test_prometheus_finds_every_service_under_the_name_that_dashboards_go_by():
+    monitor = yaml.safe_load((FOLDER / "service-monitor.yaml").read_text())
+    read = yaml.safe_load((ROOT / "deploy" / "prometheus" / "prometheus.yml").read_text())["scrape_configs"]
+    wanted = monitor["spec"]["selector"]["matchLabels"].items()
+    (endpoint,) = monitor["spec"]["endpoints"]
+    found = {
+        name
+        for name, service in of_kind("Service").items()
+        if wanted <= service["metadata"]["labels"].items()
+        and endpoint["port"] in [port["name"] for port in service["spec"]["ports"]]
+    }
+
+    assert found == {job["job_name"] for job in read}
+    lanes = {name: re.fullmatch(endpoint["relabelings"][0]["regex"], name) for name in found}
+    told = {name: lane[1] for name, lane in lanes.items() if lane}
+    assert told == {
+        job["job_name"]: job["relabel_configs"][0]["replacement"] for job in read if "relabel_configs" in job
+    }
 
 
 def test_who_is_scaled_has_no_number_of_its_own_and_never_more_workers_than_partitions():
