@@ -335,7 +335,7 @@ ALERTS = (
     Alert(
         "NearkinCertificateExpires",
         "nearkin_monitor_certificate_expires_timestamp_seconds - time() < 14 * 86400",
-        "10m",
+        "5m",
         "ticket",
         "A certificate expires within two weeks",
         "What {{ $labels.part }} shows at {{ $labels.address }} expires in {{ $value | humanizeDuration }}.",

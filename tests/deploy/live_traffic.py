@@ -15,6 +15,7 @@ from nearkin.core.errors import NearkinError
 from nearkin.core.feedback import Action, Shown
 from nearkin.core.item import Content, Offer
 from nearkin.embedded.catalogue.online_retail import load_catalogue
+from nearkin.ops.tls import Tls
 
 ITEM_IDS = [f"item-{number}" for number in range(60)]
 
@@ -28,6 +29,7 @@ class Traffic:
     Args:
         bootstrap: the broker.
         lookup_address: where to look up.
+        trusts: whom to trust there.
 
     Attributes:
         feedback: whether there is any of it now.
@@ -36,10 +38,10 @@ class Traffic:
         ahead_ms: by how much the producers' clocks are ahead.
     """
 
-    def __init__(self, bootstrap: str, lookup_address: str) -> None:
+    def __init__(self, bootstrap: str, lookup_address: str, trusts: Tls) -> None:
         self.feedback, self.poison, self.crowd = True, False, False
         self.ahead_ms = 0
-        self._bootstrap, self._lookup_address = bootstrap, lookup_address
+        self._bootstrap, self._lookup_address, self._trusts = bootstrap, lookup_address, trusts
         self._draw = random.Random(7)
         self._titles = [item.title for item in load_catalogue()[: len(ITEM_IDS)]]
         self._over = threading.Event()
@@ -107,7 +109,7 @@ class Traffic:
             producer.visit(f"visit-{number}", items, pseudonym=user)
 
     def _look_up(self) -> None:
-        with BlockingLookupClient(self._lookup_address) as client:
+        with BlockingLookupClient(self._lookup_address, tls=self._trusts) as client:
 
             def step(number: int) -> None:
                 if number % 3:
@@ -118,7 +120,7 @@ class Traffic:
             self._again(0.05, step)
 
     def _crowd_in(self) -> None:
-        with BlockingLookupClient(self._lookup_address) as client:
+        with BlockingLookupClient(self._lookup_address, tls=self._trusts) as client:
 
             def step(_number: int) -> None:
                 if self.crowd:
