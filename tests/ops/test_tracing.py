@@ -235,7 +235,7 @@ def test_where_traces_are_off_nothing_that_makes_them_is_imported():
 def test_traces_that_are_asked_for_without_their_package_are_refused_with_the_remedy(monkeypatch):
     monkeypatch.setitem(sys.modules, "opentelemetry.exporter.otlp.proto.grpc.trace_exporter", None)
 
-    with pytest.raises(Misconfigured, match=r"NEARKIN_TRACES.*nearkin\[trace\]"):
+    with pytest.raises(Misconfigured, match=r"NEARKIN_TRACES.*extra `trace`"):
         start_traces(Settings(traces="otlp"), "test")
 
 

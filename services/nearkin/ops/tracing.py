@@ -119,7 +119,7 @@ def start_traces(settings: Settings, process: str) -> Traces:
         raise Misconfigured(
             f"traces are asked for, and {error.name} is not installed",
             field="NEARKIN_TRACES",
-            remedy="run `pip install 'nearkin[trace]'`, or set it to off",
+            remedy="install the extra `trace` (in a clone: `pip install -e '.[serve,trace]'`), or set it to off",
             reason="setting",
         ) from error
     exporter = OTLPSpanExporter(
