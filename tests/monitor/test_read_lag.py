@@ -243,3 +243,22 @@ async def test_a_broker_that_ends_is_told_and_one_that_comes_back_is_asked_again
                 await broker.read_lag()
     finally:
         await broker.close()
+
+
+@pytest.mark.slow
+async def test_a_broker_that_hangs_is_told_and_asked_again_when_it_goes_on():
+    with EmbeddedBroker() as running:
+        apply_topics(running.bootstrap, PARTITIONS, 1)
+        broker = BrokerSide(running.bootstrap)
+        try:
+            publish(running.bootstrap, ITEMS.name, 1)
+            assert (await waiting(broker, ITEMS.name)).count == 1
+            running.pause()
+            async with asyncio.timeout(HUNG_S):
+                with pytest.raises(Unavailable):
+                    await broker.read_lag()
+            running.resume()
+            assert (await waiting(broker, ITEMS.name)).count == 1
+        finally:
+            running.resume()
+            await broker.close()

@@ -8,6 +8,7 @@ import asyncio
 import logging
 import time
 from collections.abc import Awaitable, Callable, Sequence
+from functools import partial
 
 from prometheus_client import CollectorRegistry
 
@@ -16,7 +17,7 @@ from nearkin.core.errors import Misconfigured, NearkinError
 from nearkin.monitor.count_points import count_points
 from nearkin.monitor.probe import Prober, keep_probing
 from nearkin.monitor.read_dead_letters import ReadDeadLetters
-from nearkin.monitor.read_lag import BrokerSide, Oldest, read_heads
+from nearkin.monitor.read_lag import LANES, BrokerSide, Oldest, read_heads
 from nearkin.monitor.watch_certificates import watch_certificates
 from nearkin.monitor.watch_parts import Parts, asking, engines_of, services_of, watch_part
 from nearkin.ops import logs
@@ -44,16 +45,16 @@ def main() -> int:
         for name in LOUD:
             logging.getLogger(name).setLevel(logging.CRITICAL + 1)
         metrics = Metrics(CollectorRegistry(), "monitor")
-        health = Health(metrics, stall_timeout_s=settings.stall_timeout_s)
+        health = Health(metrics, "watching", stall_timeout_s=settings.stall_timeout_s)
         with HealthServer(settings.metrics_listen, health, metrics, insecure=settings.listen_insecure):
-            asyncio.run(beating(health, serve(settings, metrics)))
+            asyncio.run(beating(health, serve(settings, metrics, health)))
     except Misconfigured as error:
         log.critical("cannot start: %s", error)
         return EXIT_MISCONFIGURED
     return 0
 
 
-async def serve(settings: Settings, metrics: Metrics) -> None:
+async def serve(settings: Settings, metrics: Metrics, health: Health) -> None:
     """Watch until SIGTERM or SIGINT.
 
     Raises:
@@ -75,6 +76,7 @@ async def serve(settings: Settings, metrics: Metrics) -> None:
             watching.append(_probe(prober, parts, [*engines, *asks], metrics, settings))
         tasks = [asyncio.create_task(each) for each in watching]
         collect_young_garbage_only()
+        health.ready("watching")
         log.info("watching", extra=logs.fields(engines=engines, services=sorted(services_of(settings))))
         try:
             stopping = asyncio.create_task(stop.wait())
@@ -96,6 +98,9 @@ async def _watch_broker(broker: BrokerSide, parts: Parts, metrics: Metrics, ever
     """Read lag, ages and dead letters again and again: one after the other, over the same connections."""
     oldest, letters = Oldest(), ReadDeadLetters(broker)
     letters_at = -LETTERS_EVERY_S
+    for lane in LANES.values():
+        # Whenever it is asked for: ages grow while a broker that hangs keeps everybody waiting.
+        metrics.monitor_oldest_age.labels(lane).set_function(partial(_age, oldest, lane))
 
     async def look() -> None:
         nonlocal letters_at
@@ -116,9 +121,11 @@ async def _watch_broker(broker: BrokerSide, parts: Parts, metrics: Metrics, ever
         except NearkinError as error:
             problem = str(error)
         parts.hear("broker", problem)
-        for lane, age in oldest.ages().items():
-            metrics.monitor_oldest_age.labels(lane).set(age)
         await asyncio.sleep(every_s)
+
+
+def _age(oldest: Oldest, lane: str) -> float:
+    return oldest.ages()[lane]
 
 
 async def _probe(prober: Prober, parts: Parts, names: Sequence[str], metrics: Metrics, settings: Settings) -> None:

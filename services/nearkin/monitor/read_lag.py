@@ -285,18 +285,19 @@ class Oldest:
         Returns:
             Places and offsets of the records whose time is not known yet.
         """
-        before, self._heads = self._heads, {}
+        heads: dict[Place, _Head] = {}
         for one in waiting:
             if not one.count:
                 continue
-            head, end = before.get(one.place), one.position + one.count
+            head, end = self._heads.get(one.place), one.position + one.count
             # A log that is shorter than it was is another one.
             if head is None or head.position != one.position or end < head.end:
                 head = _Head(one.position, end, self.clock())
             head.end = end
-            self._heads[one.place] = head
-        unknown = [(place, head.position) for place, head in self._heads.items() if head.stamped_s is None]
-        return sorted(unknown, key=lambda one: self._heads[one[0]].since)[:HEADS]
+            heads[one.place] = head
+        self._heads = heads  # at once: another thread may be asking for ages
+        unknown = [(place, head.position) for place, head in heads.items() if head.stamped_s is None]
+        return sorted(unknown, key=lambda one: heads[one[0]].since)[:HEADS]
 
     def stamp(self, place: Place, position: int, timestamp_ms: int) -> None:
         """Take the time of a record; nothing is known of one that has none."""
@@ -305,7 +306,7 @@ class Oldest:
             head.stamped_s = timestamp_ms / 1000
 
     def ages(self) -> dict[str, float]:
-        """For each lane the age of its oldest waiting event, in seconds; 0 where none waits."""
+        """For each lane the age of its oldest waiting event, in seconds; 0 where none waits. From any thread."""
         ages = dict.fromkeys(LANES.values(), 0.0)
         for (topic, _), head in self._heads.items():
             stamped = 0.0 if head.stamped_s is None else self.now() - head.stamped_s
