@@ -38,6 +38,9 @@ MEASUREMENTS = (
     "restore",
     "overhead",
     "cold_start",
+    "overload",
+    "backpressure",
+    "throughput",
     "monitor",
 )
 
