@@ -5,8 +5,9 @@ Events come all the time while a test makes things fail. Feedback is as hard as 
 merge of the items' log, and the counters what `feedback/reference.py` recounts of the others.
 
 NEARKIN_CHAOS_ROUNDS says how many rounds a fault has (a test knows its sample; `make chaos`: 100). Where
-NEARKIN_CHAOS_RESULTS names a folder, each test leaves a JSON file there: the fault, its rounds and seed, how many
-events were acknowledged, how much differs, and how long it took until a fresh item was found and feedback counted.
+NEARKIN_CHAOS_RESULTS names a folder, each test of faults leaves a JSON file there: what was tried, its seed, and what
+came of it; a test of this harness tells its rounds too, how many events were acknowledged, how much differs, and how
+long it took until a fresh item was found and feedback counted.
 """
 
 import asyncio
@@ -346,10 +347,16 @@ def run_chaos(
     parts.start(*further)
     made = Chaos(parts, seed, encoder)
     yield made
+    tell(test, made.told)
+
+
+def tell(test: str, told: dict[str, Any]) -> None:
+    """Add to the file of a test, where a folder of results is named; begin it anew where nothing is told."""
     if folder := os.environ.get("NEARKIN_CHAOS_RESULTS"):
-        told = Path(folder) / f"{re.sub('[^a-z0-9]+', '-', test).strip('-')}.json"
-        told.parent.mkdir(parents=True, exist_ok=True)
-        told.write_text(json.dumps({"fault": test, **made.told}, indent=1) + "\n")
+        file = Path(folder) / f"{re.sub('[^a-z0-9]+', '-', test.lower()).strip('-')}.json"
+        file.parent.mkdir(parents=True, exist_ok=True)
+        before = json.loads(file.read_text()) if told and file.exists() else {}
+        file.write_text(json.dumps({**before, "fault": test, **told}, indent=1) + "\n")
 
 
 def _sum(recounts: list[Recount]) -> Recount:

@@ -2,14 +2,18 @@
 
 import os
 import random
-from collections.abc import Iterator
+from collections.abc import Generator, Iterator
 from pathlib import Path
 
 import pytest
 
+from faults.chaos import tell
 from faults.running_parts import Parts
 from nearkin.core.ports import ContentEncoder
 from nearkin.encoders.bundle import load_encoder
+
+#: What became of a test.
+BECAME = pytest.StashKey[dict[str, object]]()
 
 
 def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
@@ -20,6 +24,19 @@ def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
     if "broker" in metafunc.fixturenames:
         both = os.environ.get("NEARKIN_CHAOS_ROUNDS") or metafunc.definition.get_closest_marker("apache_kafka")
         metafunc.parametrize("broker", ["embedded broker", "Apache Kafka"] if both else ["embedded broker"])
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_runtest_makereport(item: pytest.Item) -> Generator[None, pytest.TestReport, pytest.TestReport]:
+    """What becomes of each test is told in a file of its own, where a folder is named: its seed, outcome and seconds."""
+    report = yield
+    if report.when == "setup":
+        tell(item.name, {})
+    if report.when == "call" or report.failed:
+        item.stash[BECAME] = {"outcome": report.outcome, "seconds": round(report.duration, 1)}
+    if report.when == "teardown" and BECAME in item.stash:
+        tell(item.name, {**dict(item.user_properties), **item.stash[BECAME]})
+    return report
 
 
 @pytest.fixture
@@ -36,8 +53,9 @@ def encoder() -> ContentEncoder:
 
 
 @pytest.fixture
-def seed() -> int:
+def seed(request: pytest.FixtureRequest) -> int:
     """Of everything that a test draws; told where it fails, and taken from NEARKIN_TEST_SEED to repeat it."""
     drawn = int(os.environ.get("NEARKIN_TEST_SEED") or random.randrange(10**6))
+    request.node.user_properties.append(("seed", drawn))
     print(f"to draw the same again: NEARKIN_TEST_SEED={drawn}")
     return drawn
