@@ -28,7 +28,7 @@ def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
 
 @pytest.hookimpl(wrapper=True)
 def pytest_runtest_makereport(item: pytest.Item) -> Generator[None, pytest.TestReport, pytest.TestReport]:
-    """What becomes of each test is told in a file of its own, where a folder is named: its seed, outcome and seconds."""
+    """What became of each test is told in a file of its own, where a folder is named: seed, outcome and seconds."""
     report = yield
     if report.when == "setup":
         tell(item.name, {})
