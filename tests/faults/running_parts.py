@@ -39,7 +39,7 @@ PARTITIONS = 4
 HALF_LIFE_DAYS, FEEDBACK_WINDOW = 30, 200
 
 #: Who has a link of its own to Apache Kafka, where links are asked for: who comes by one is told to stay with it.
-BROKER_CLIENTS = ("indexer-live", "feedback", "lookup")
+BROKER_CLIENTS = ("indexer-live", "feedback", "lookup", "monitor")
 
 EVERYBODY = "everybody"
 
@@ -335,7 +335,7 @@ class Parts:
         self.monitor = self._service(
             "monitor",
             "nearkin.monitor",
-            NEARKIN_LOOKUP_ADDRESS=self.lookup_address,
+            NEARKIN_LOOKUP_ADDRESS=self._link("monitor", "lookup", lookup_port) if self._network else listen,
             NEARKIN_MONITOR_PARTS=",".join(
                 f"{part.name}={part.metrics_address}" for part in (self.live, self.bulk, self.feedback)
             ),

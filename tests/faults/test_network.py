@@ -18,6 +18,7 @@ from faults.chaos import Chaos, rounds, run_chaos
 from faults.item_stream import upsert
 from faults.running_parts import Parts
 from nearkin.client.lookup import LookupClient
+from nearkin.contracts.topics import ITEMS
 from nearkin.core.errors import TemporaryError
 from nearkin.core.ports import ContentEncoder
 from waiting import HUNG_S, until
@@ -37,7 +38,14 @@ PAIRS = [
     ("lookup", "redis"),
     ("lookup", "broker"),
     ("client", "lookup"),
+    ("monitor", "broker"),
+    ("monitor", "index"),
+    ("monitor", "redis"),
+    ("monitor", "lookup"),
 ]
+
+#: What the monitor asks.
+ENGINES = ("broker", "index", "redis", "lookup")
 
 #: What look-ups begin from.
 ANCHOR = upsert("anchor", "a lamp to look up")
@@ -59,8 +67,8 @@ def chaos(
 
 def test_a_link_that_is_cut_costs_nothing_but_time_and_is_told_by_who_needs_it(chaos: Chaos) -> None:
     parts = chaos.parts
-    services = [parts.live, parts.feedback, parts.lookup]
-    parts.start(parts.feedback)
+    services = [parts.live, parts.feedback, parts.lookup, parts.monitor]
+    parts.start(parts.feedback, parts.monitor)
     _publish_anchor(chaos)
     cuts = [(pair, how) for pair in PAIRS for how in ("refuse", "swallow")]
     chaos.draw.shuffle(cuts)
@@ -75,8 +83,11 @@ def test_a_link_that_is_cut_costs_nothing_but_time_and_is_told_by_who_needs_it(c
             link.mend()
             chaos.require_recovery(since, *services)
             asking.require_answer()
+            until(lambda: all(_is_up(parts, part) for part in ENGINES), "the monitor reaches everything")
+    assert parts.monitor.stop() == 0  # with its probes
+    parts.streams.look_at_ends(ITEMS)
     chaos.require_exact()
-    assert all(part.runs for part in services)
+    assert all(part.runs for part in services[:-1])
 
 
 def test_links_that_are_slow_make_everything_later_and_nothing_else(chaos: Chaos) -> None:
@@ -160,6 +171,9 @@ class Asking:
 def _telling(parts: Parts, asking: Asking, client: str, server: str) -> Callable[[], object]:
     """What shows that a client tells of a cut: from now on, as some of it is counted."""
     part = {"indexer-live": parts.live, "feedback": parts.feedback}.get(client, parts.lookup)
+    if client == "monitor":
+        assert _is_up(parts, server)
+        return lambda: not _is_up(parts, server)
     if client == "client":
         refused = asking.refused
         return lambda: asking.refused > refused
@@ -173,3 +187,8 @@ def _telling(parts: Parts, asking: Asking, client: str, server: str) -> Callable
     if server == "broker":
         return lambda: part.waits_for("broker")
     return lambda: part.waits_for("engine")
+
+
+def _is_up(parts: Parts, part: str) -> bool:
+    """Whether the monitor says that something answers."""
+    return parts.monitor.counted("monitor_part_up", part=part) == 1
