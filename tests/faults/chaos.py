@@ -111,7 +111,7 @@ class Chaos:
             yield
         finally:
             stopped.set()
-            sending.join(HUNG_S)
+            sending.join(2 * HUNG_S)
         assert not failures, f"the load ended: {failures[0]!r}"
 
     def sleep(self, longest_s: float) -> None:

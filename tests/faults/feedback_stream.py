@@ -100,9 +100,9 @@ def publish(streams: Streams, records: Sequence[Sent]) -> None:
         streams.producer.send(each.topic.name, key=each.key, value=each.value, timestamp_ms=each.timestamp_ms)
         for each in records
     ]
-    streams.producer.flush(60)
+    streams.producer.flush(150)
     for each, sent in zip(waiting, records, strict=True):
-        streams.note(each.get(timeout=60), sent.key, sent.value)
+        streams.note(each.get(timeout=150), sent.key, sent.value)
 
 
 def _clock(draw: random.Random, now_ms: int) -> int:

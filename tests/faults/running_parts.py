@@ -172,7 +172,7 @@ class Streams:
             self._producer = KafkaProducer(
                 bootstrap_servers=self.bootstrap,
                 acks="all",
-                delivery_timeout_ms=60_000,
+                delivery_timeout_ms=150_000,  # a broker that starts on a busy machine takes its time
                 request_timeout_ms=20_000,
                 reconnect_backoff_max_ms=500,
             )
@@ -181,9 +181,9 @@ class Streams:
     def publish(self, events: Sequence[Event], topic: Topic = ITEMS) -> None:
         """Send events, and return when the broker has them all."""
         sent = [self.producer.send(topic.name, key=event.key, value=event.value) for event in events]
-        self.producer.flush(60)
+        self.producer.flush(150)
         for each, event in zip(sent, events, strict=True):
-            self.note(each.get(timeout=60), event.key, event.value)
+            self.note(each.get(timeout=150), event.key, event.value)
 
     def note(self, placed: Any, *sent: bytes) -> None:
         """Take down where the broker put a record, and its key and value where they are to be looked for."""
