@@ -1,6 +1,7 @@
 import gc
 import json
 import threading
+import time
 import warnings
 from concurrent.futures import Future
 from unittest import mock
@@ -348,6 +349,29 @@ def test_an_event_without_acknowledgement_fails_when_its_time_has_passed():
         assert isinstance(outcome.exception(timeout=60), Unavailable)
         broker.resume()
         producer.close(0)
+
+
+def test_after_an_outage_that_was_too_long_for_some_events_later_ones_arrive():
+    with EmbeddedBroker() as broker:
+        apply_topics(broker.bootstrap, 4, 1)
+        with Producer(broker.bootstrap, connect_timeout_s=5, delivery_timeout_s=3) as producer:
+            content = Content(title="Red mug")
+            producer.upsert("before", content).result(timeout=30)
+            broker.pause()
+            waiting = []
+            for number in range(60):  # over several requests that time out and are sent again
+                waiting.append(producer.upsert(f"meanwhile-{number}", content))
+                time.sleep(0.1)
+            assert any(isinstance(each.exception(timeout=30), Unavailable) for each in waiting[:10])
+            broker.resume()
+
+            def arrives():
+                try:
+                    return producer.upsert("after", content).result(timeout=30)
+                except Unavailable:
+                    return None
+
+            assert any(arrives() for _ in range(5))
 
 
 def test_a_fast_caller_waits_instead_of_filling_the_memory():

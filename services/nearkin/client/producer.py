@@ -145,6 +145,7 @@ class Producer:
             raise _argument("kafka_options", f"KafkaProducer refuses them: {error}", "correct or omit them") from error
         except KafkaError as error:
             raise self._explain(error) from error
+        _ask_for_another_id(self._kafka)
 
     def upsert(
         self,
@@ -508,6 +509,22 @@ _PROBES = PROBE_PREFIX.encode()
 
 #: Options of KafkaProducer that name files; it would search for a missing one until its time is over.
 _FILES = ("ssl_cafile", "ssl_certfile", "ssl_keyfile", "ssl_crlfile")
+
+
+def _ask_for_another_id(kafka: KafkaProducer) -> None:
+    """Have a producer ask for another id wherever it gives up its own.
+
+    It does when events expire that it had sent: the broker may have them or not. kafka-python (3.0.12) asks for no
+    other one then, and without an id nothing is ever sent again.
+    """
+    manager = kafka._transaction_manager  # noqa: SLF001  # there is no other way in
+    give_up = manager.reset_producer_id
+
+    def give_up_and_ask() -> None:
+        give_up()
+        manager._current_state = type(manager._current_state).UNINITIALIZED  # noqa: SLF001
+
+    manager.reset_producer_id = give_up_and_ask
 
 
 def _check_options(options: dict[str, Any]) -> None:
