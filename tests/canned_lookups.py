@@ -30,12 +30,13 @@ class CannedLookups(LookupServiceServicer):
     asked: list[wire.FindSimilarRequest] = field(default_factory=list)
     address: str = ""
     refusals: int = 0
+    refuses_with: grpc.StatusCode = grpc.StatusCode.UNAVAILABLE
 
     def FindSimilar(self, request: wire.FindSimilarRequest, context: Any) -> wire.FindSimilarResponse:  # noqa: N802
         self.asked.append(request)
         if self.refusals:
             self.refusals -= 1
-            context.abort(grpc.StatusCode.UNAVAILABLE, "the test says so")
+            context.abort(self.refuses_with, "the test says so")
         return self.answer
 
     def FindSimilarBatch(  # noqa: N802

@@ -117,6 +117,23 @@ async def test_a_call_that_grpc_sends_again_is_the_same_look_up(call_canned: tup
     assert len({one.request_id for one in canned.asked}) == 1
 
 
+async def test_a_call_that_a_server_did_not_take_is_sent_again(call_canned: tuple[CannedLookups, Call]):
+    canned, call = call_canned
+    canned.refusals, canned.refuses_with = 2, grpc.StatusCode.CANCELLED
+    found: SimilarItems = await call("similar", item_id="mug")
+    assert found.neighbours
+    assert len(canned.asked) == 3
+
+
+async def test_to_a_server_that_takes_hardly_any_call_none_is_sent_again(call_canned: tuple[CannedLookups, Call]):
+    canned, call = call_canned
+    canned.refusals, canned.refuses_with = 10_000, grpc.StatusCode.CANCELLED
+    for _ in range(50):
+        with pytest.raises(Overloaded, match="too many wait"):
+            await call("similar", item_id="mug")
+    assert len(canned.asked) < 100
+
+
 async def test_each_anchor_of_many_is_asked_alike_under_a_name_of_its_own(call_canned: tuple[CannedLookups, Call]):
     canned, call = call_canned
     answers = await call(
