@@ -91,7 +91,7 @@ def test_a_link_that_is_cut_costs_nothing_but_time_and_is_told_by_who_needs_it(c
 
 
 def test_links_that_are_slow_make_everything_later_and_nothing_else(chaos: Chaos) -> None:
-    """Of the two that carry the most: what the indexer fetches, and what look-ups find."""
+    """The two that every item and every look-up waits for: what the indexer fetches, and what searches find."""
     parts = chaos.parts
     services = [parts.live, parts.feedback, parts.lookup]
     parts.start(parts.feedback)
