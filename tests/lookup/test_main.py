@@ -74,6 +74,33 @@ def test_a_taken_port_is_named_with_its_setting_and_the_process_exits_with_2():
     assert "; stop what listens there" in line["message"]
 
 
+@pytest.mark.parametrize(
+    ("settings", "told"),
+    [
+        ({"NEARKIN_LOOKUP_LISTEN": "0.0.0.0:0"}, "NEARKIN_LOOKUP_LISTEN: 0.0.0.0:0 can be reached from other machines"),
+        (
+            {"NEARKIN_LOOKUP_LISTEN": "[::]:0"},
+            "set NEARKIN_LOOKUP_CERT and NEARKIN_LOOKUP_KEY, listen on 127.0.0.1",
+        ),
+        ({"NEARKIN_METRICS_LISTEN": "0.0.0.0:0"}, "set NEARKIN_LISTEN_INSECURE=true where the network is private"),
+        ({"NEARKIN_LOOKUP_CERT": "away.pem"}, "away.pem: it cannot be used"),
+        ({"NEARKIN_LOOKUP_TOKENS": "away.json"}, "NEARKIN_LOOKUP_TOKENS: away.json cannot be used"),
+    ],
+)
+def test_what_would_be_open_or_half_protected_is_told_and_the_process_exits_with_2(settings, told):
+    with started(**{"NEARKIN_LOOKUP_LISTEN": "127.0.0.1:0", **settings}) as process:
+        line = line_that_says(process, "cannot start")
+        assert process.wait(30) == 2
+    assert told in line["message"]
+
+
+def test_beyond_this_machine_it_listens_where_the_operator_says_so():
+    settings = {"NEARKIN_LOOKUP_LISTEN": "0.0.0.0:0", "NEARKIN_METRICS_LISTEN": "[::]:0"}
+    with started(NEARKIN_LISTEN_INSECURE="true", **settings) as process:
+        assert line_that_says(process, "health and metrics are served")["address"].startswith("[::]:")
+        assert line_that_says(process, "look-ups are served")["address"].startswith("0.0.0.0:")
+
+
 def test_a_bundle_that_is_not_there_is_named_and_the_process_exits_with_2(tmp_path):
     with started(NEARKIN_LOOKUP_LISTEN="127.0.0.1:0", NEARKIN_BUNDLE_PATH=str(tmp_path)) as process:
         line = line_that_says(process, "cannot start")

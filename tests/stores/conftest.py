@@ -7,6 +7,7 @@ from collections.abc import AsyncIterator, Iterator
 import pytest
 from qdrant_client import grpc as wire
 
+from certificates import Authority
 from nearkin.core.ports import ItemIndex
 from nearkin.ops.settings import Settings
 from nearkin.stores.memory import MemoryIndex
@@ -23,13 +24,26 @@ def owner(tmp_path_factory: pytest.TempPathFactory) -> Iterator[OwnerProcess]:
         yield process
 
 
+@pytest.fixture(scope="module")
+def protected_owner(tmp_path_factory: pytest.TempPathFactory) -> Iterator[OwnerProcess]:
+    folder = tmp_path_factory.mktemp("protected-owner")
+    with OwnerProcess(folder / "data", Authority(folder)) as process:
+        yield process
+
+
 @pytest.fixture
 def alias() -> str:
     return f"test-{uuid.uuid4().hex[:12]}"
 
 
 #: A real server takes part where one is named; test_a_real_server says so where none is.
-INDEXES = ["owner", "local", "memory", *(["server"] if os.environ.get(SERVER_VARIABLE) else [])]
+INDEXES = [
+    "owner",
+    pytest.param("protected_owner", marks=pytest.mark.slow),
+    "local",
+    "memory",
+    *(["server"] if os.environ.get(SERVER_VARIABLE) else []),
+]
 
 
 @pytest.fixture(params=INDEXES)
@@ -41,8 +55,8 @@ async def index(request: pytest.FixtureRequest, alias: str) -> AsyncIterator[Ite
     if request.param == "local":
         yield QdrantIndex(LocalMode().calls(), alias)
         return
-    if request.param == "owner":
-        made = request.getfixturevalue("owner").connect(alias)
+    if request.param.endswith("owner"):
+        made = request.getfixturevalue(request.param).connect(alias)
     else:
         made = connect(Settings(qdrant_url=os.environ[SERVER_VARIABLE], index_alias=alias))
     yield made

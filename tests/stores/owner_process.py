@@ -7,12 +7,13 @@ import sys
 import time
 from pathlib import Path
 from types import TracebackType
-from typing import Self
+from typing import Any, Self
 
 import grpc
 from qdrant_client import AsyncQdrantClient
 from qdrant_client import grpc as wire
 
+from certificates import Authority
 from nearkin.embedded.programs import free_port
 from nearkin.ops.settings import Settings
 from nearkin.stores.qdrant import QdrantIndex, connect
@@ -25,10 +26,20 @@ class OwnerProcess:
 
     Args:
         data: its folder; may outlive it.
+        protected: certifies it: it then speaks TLS alone, and asks for a key.
     """
 
-    def __init__(self, data: Path) -> None:
+    def __init__(self, data: Path, protected: Authority | None = None) -> None:
         self.data = data
+        self._environment: dict[str, str] = {}
+        self._reached_by: dict[str, Any] = {}
+        self._credentials: grpc.ChannelCredentials | None = None
+        if protected is not None:
+            shown = protected.issue()
+            self._environment = {"NEARKIN_INDEX_CERT": str(shown.cert), "NEARKIN_INDEX_KEY": str(shown.key)}
+            self._environment["NEARKIN_QDRANT_API_KEY"] = "a-key"
+            self._reached_by = {"qdrant_ca": protected.file, "qdrant_api_key": "a-key"}
+            self._credentials = grpc.ssl_channel_credentials(protected.file.read_bytes())
         self.port = free_port()
         self.options: tuple[str, ...] = ()
 
@@ -49,9 +60,10 @@ class OwnerProcess:
         """Start it and wait until it answers."""
         self.log = self.data.parent / f"{self.data.name}.log"
         with self.log.open("ab") as log:
-            self.process = subprocess.Popen(self.command(), stderr=log, stdout=log)
+            environment = os.environ | self._environment
+            self.process = subprocess.Popen(self.command(), env=environment, stderr=log, stdout=log)
         deadline = time.monotonic() + START_S
-        with grpc.insecure_channel(f"127.0.0.1:{self.port}") as channel:
+        with self._channel() as channel:
             while True:
                 try:
                     wire.QdrantStub(channel).HealthCheck(wire.HealthCheckRequest(), timeout=1.0)
@@ -61,6 +73,10 @@ class OwnerProcess:
                     time.sleep(0.05)
                 else:
                     return
+
+    def _channel(self) -> grpc.Channel:
+        address = f"127.0.0.1:{self.port}"
+        return grpc.secure_channel(address, self._credentials) if self._credentials else grpc.insecure_channel(address)
 
     def kill(self) -> None:
         self.process.kill()
@@ -77,7 +93,9 @@ class OwnerProcess:
         )
 
     def connect(self, alias: str) -> QdrantIndex:
-        return connect(Settings(qdrant_url=f"http://127.0.0.1:{self.port}", index_alias=alias))
+        scheme = "https" if self._credentials else "http"
+        url = f"{scheme}://127.0.0.1:{self.port}"
+        return connect(Settings(qdrant_url=url, index_alias=alias, **self._reached_by))
 
     def client(self) -> AsyncQdrantClient:
         """Qdrant's own client, as it comes."""

@@ -7,6 +7,9 @@ from typing import Any
 import grpc
 from grpc_health.v1 import health
 
+#: Whether it serves is told to everybody, as by a Qdrant server.
+_OPEN = (f"/{health.SERVICE_NAME}/", "/qdrant.Qdrant/HealthCheck")
+
 
 class RequireKey(grpc.aio.ServerInterceptor):  # type: ignore[type-arg]  # generic in its stubs alone
     """Answers calls that do not bring the key; whether the process serves is told to everybody.
@@ -21,7 +24,7 @@ class RequireKey(grpc.aio.ServerInterceptor):  # type: ignore[type-arg]  # gener
     async def intercept_service(self, continuation: Callable[[Any], Awaitable[Any]], handler_call_details: Any) -> Any:
         """Called by gRPC for every call."""
         key = self._key()
-        if not key or handler_call_details.method.startswith(f"/{health.SERVICE_NAME}/"):
+        if not key or handler_call_details.method.startswith(_OPEN):
             return await continuation(handler_call_details)
         shown = dict(handler_call_details.invocation_metadata or ()).get("api-key", "")
         if isinstance(shown, str) and hmac.compare_digest(shown.encode(), key.encode()):
