@@ -4,9 +4,9 @@
 indexer and a feedback worker, fills them, and takes backups as docs/operations.md says: the indexer's positions, then a
 copy of the index's folder (the embedded index is stopped for it; a Qdrant server makes a snapshot while it serves),
 then Redis's dump. After the backups a quarter as many new items come, as many new versions of items that the backup
-holds, and a quarter as much feedback. Then index and Redis are killed and their folders deleted; the backups are put back, the
-indexer's positions too, and the services started. What is lost is what index and Redis held before and do not hold at
-the end.
+holds, and a quarter as much feedback. Then index and Redis are killed and their folders deleted; the backups are put
+back, the indexer's positions too, and the services started. What is lost is what index and Redis held before and do not
+hold at the end.
 """
 
 import argparse
