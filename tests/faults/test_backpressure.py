@@ -21,9 +21,9 @@ pytestmark = [pytest.mark.slow, pytest.mark.timeout(400)]
 #: Each second so many times what was worked off in it is published, and a few more.
 FASTER, MORE = 1.5, 20
 
-#: What memory may grow by, in megabytes a minute: a worker that kept what waits for it would grow by several times that
-#: alone by the clients' buffers, and one that kept what it has done by more with every minute.
-FLAT_MB_A_MINUTE = 40.0
+#: What memory may grow by, in megabytes a minute. Generous: in a minute on a busy machine caches still fill. The command
+#: `python -m benchmarks.backpressure` looks for ten, and judges strictly.
+FLAT_MB_A_MINUTE = 60.0
 
 #: Of the samples, this share is warm-up: models, allocators and caches fill, and every item comes into the index once.
 WARM_UP = 0.5

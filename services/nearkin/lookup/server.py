@@ -59,8 +59,8 @@ SERVICE = wire.DESCRIPTOR.services_by_name["LookupService"].full_name
 #: How often the server looks whether the index is there, in seconds.
 HEALTH_INTERVAL_S = 0.5
 
-#: So many calls that came may wait for this process to take them: what half a second is enough for, under any load.
-MOST_PENDING = 128
+#: So many calls that came may wait for this process to take them: a burst, and no more than is answered in time.
+MOST_PENDING = 64
 
 #: How long a server that ends goes on to serve those who heed its health, in seconds; a tenth of its grace at most.
 LEAVE_S = 0.5
