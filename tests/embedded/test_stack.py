@@ -41,6 +41,14 @@ def test_port_0_becomes_a_free_one_that_others_can_be_told():
     assert not lookup.endswith(":0")
 
 
+def test_look_ups_are_open_to_other_machines_only_by_tls_or_the_operators_word():
+    with pytest.raises(Misconfigured, match=r"NEARKIN_LOOKUP_LISTEN: .*0\.0\.0\.0.*NEARKIN_LISTEN_INSECURE=true"):
+        choose_endpoints(load_settings(), "0.0.0.0:0")
+
+    assert choose_endpoints(load_settings(listen_insecure=True), "0.0.0.0:0").lookup.startswith("0.0.0.0:")
+    assert choose_endpoints(load_settings(lookup_cert="lookup.pem"), "0.0.0.0:0").lookup.startswith("0.0.0.0:")
+
+
 async def test_a_taken_port_is_refused_before_anything_is_started(tmp_path):
     async def nothing(_stack):
         pytest.fail("it started")

@@ -35,6 +35,7 @@ from nearkin.embedded.owned_folder import OwnedFolder
 from nearkin.embedded.programs import LOOPBACK, accepts, free_address, free_port
 from nearkin.embedded.redis import redis_answers, redis_binary, redis_command
 from nearkin.embedded.supervisor import Patience, Program, Supervisor
+from nearkin.ops.listening import require_protected
 from nearkin.ops.settings import Settings, load_settings
 from nearkin.ops.topics import apply_topics
 
@@ -181,15 +182,24 @@ def choose_endpoints(settings: Settings, lookup_listen: str | None) -> Endpoints
     """Free ports for everything, but for look-ups the address that was asked for.
 
     Raises:
-        Misconfigured: that address is not one, or is taken.
+        Misconfigured: that address is not one, or is taken, or would be open to other machines.
     """
+    if lookup_listen is not None:
+        lookup_listen = free_address(lookup_listen, "NEARKIN_LOOKUP_LISTEN")
+        require_protected(
+            lookup_listen,
+            "NEARKIN_LOOKUP_LISTEN",
+            by_tls=settings.lookup_cert is not None,
+            insecure=settings.listen_insecure,
+            remedy="set NEARKIN_LOOKUP_CERT and NEARKIN_LOOKUP_KEY, ",
+        )
 
     def free() -> str:
         return f"{LOOPBACK}:{free_port()}"
 
     return Endpoints(
         kafka=free(),
-        lookup=free() if lookup_listen is None else free_address(lookup_listen, "NEARKIN_LOOKUP_LISTEN"),
+        lookup=lookup_listen or free(),
         qdrant=f"http://{free()}",
         redis=f"redis://{free()}/0" if redis_binary() else "",
         metrics={name: free() for name in SERVICES if name != "feedback" or redis_binary()},
@@ -213,6 +223,7 @@ def _programs(
         "NEARKIN_KAFKA_PROTOCOL": "plaintext",
         "NEARKIN_QDRANT_URL": endpoints.qdrant,
         "NEARKIN_LOOKUP_LISTEN": endpoints.lookup,
+        "NEARKIN_LOOKUP_TLS": str(settings.lookup_cert is not None).lower(),
         "NEARKIN_LOG_FORMAT": "text",
     }
     if endpoints.redis:
