@@ -23,7 +23,20 @@ ITEMS = b'{"id": "1", "title": "Red mug"}\n{"id": "2", "title": "Blue mug"}\n'
 
 @pytest.mark.parametrize(
     "command",
-    [[], ["up"], ["demo"], ["publish"], ["delete"], ["similar"], ["item"], ["topics"], ["dlq"], ["evidence"], ["evaluate"]],
+    [
+        [],
+        ["up"],
+        ["demo"],
+        ["publish"],
+        ["delete"],
+        ["similar"],
+        ["item"],
+        ["topics"],
+        ["dlq"],
+        ["evidence"],
+        ["evaluate"],
+        ["status"],
+    ],
 )
 def test_every_command_has_help(nearkin, command):
     result = nearkin(*command, "--help")
