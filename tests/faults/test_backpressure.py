@@ -21,7 +21,7 @@ pytestmark = [pytest.mark.slow, pytest.mark.timeout(400)]
 #: Each second so many times what was worked off in it is published, and a few more.
 FASTER, MORE = 1.5, 20
 
-#: What memory may grow by, in megabytes a minute. Generous: in a minute on a busy machine caches still fill. The command
+#: What memory may grow by, in megabytes a minute. Generous: in a minute on a busy machine caches fill; the command
 #: `python -m benchmarks.backpressure` looks for ten, and judges strictly.
 FLAT_MB_A_MINUTE = 60.0
 
