@@ -104,7 +104,7 @@ def apply_topics(
 
 
 def require_topics(
-    bootstrap: str, topics: Sequence[Topic], timeout_s: float = 10, security: KafkaSecurity = PLAINTEXT
+    bootstrap: str, topics: Sequence[Topic], timeout_s: float = 10, *, security: KafkaSecurity = PLAINTEXT
 ) -> None:
     """Refuse to publish where a topic is missing: some brokers would make one of their own.
 
