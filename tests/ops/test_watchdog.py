@@ -125,7 +125,7 @@ async def test_what_retention_has_removed_is_no_work_that_waits(monkeypatch):
             return dict.fromkeys(partitions, 9)
 
     @contextlib.asynccontextmanager
-    async def ask_broker(bootstrap, timeout_s):
+    async def ask_broker(bootstrap, timeout_s, security):
         yield Asker()
 
     monkeypatch.setattr(watchdog, "ask_broker", ask_broker)
