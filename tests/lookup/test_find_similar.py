@@ -16,7 +16,7 @@ from nearkin.core.filters import ItemFilter
 from nearkin.core.item import Content, ItemState, Offer, Price, Status
 from nearkin.core.ports import EvidenceStore, IndexedItem, ItemIndex, ItemWrite, Search
 from nearkin.core.retrieval import Ranking, Retrieval
-from nearkin.core.rules import Curation
+from nearkin.core.rules import Curation, Rules
 from nearkin.core.vectors import Hits, VectorName, Vectors
 from nearkin.encoders.fake import HashingEncoder
 from nearkin.lookup.engines import Engine
@@ -52,6 +52,7 @@ async def find(
     *lookups: SimilarTo,
     candidates: int = 100,
     encoder: HashingEncoder = ENCODER,
+    ordering: Ordering = Ordering(),  # noqa: B008  # frozen
     observe: Observe = lambda stage, seconds: None,
 ) -> list[Answer | NearkinError]:
     """Look up where nobody has done anything yet, with nothing left to chance."""
@@ -62,6 +63,7 @@ async def find(
         Engine("evidence", metrics),
         MemoryEvidence(EvidenceRules()),
         encoder=encoder,
+        ordering=ordering,
         depths=Depths(hits=candidates),
         observe=observe,
     )
@@ -372,7 +374,10 @@ async def test_an_answer_never_holds_the_anchor_a_hidden_or_deleted_item_or_an_i
     retrieval: Retrieval,
     candidates: int,
 ):
-    (answer,) = await find(await index_of(*states), SimilarTo(anchor, k, conditions, retrieval), candidates=candidates)
+    # Many are titled alike, and all are to be found.
+    twins = Ordering(rules=Rules(near_duplicate=2.0, same_title=2.0))
+    lookup = SimilarTo(anchor, k, conditions, retrieval)
+    (answer,) = await find(await index_of(*states), lookup, candidates=candidates, ordering=twins)
     known = {state.id: state for state in states}
     if isinstance(anchor, str) and not (anchor in known and known[anchor].is_present):
         assert isinstance(answer, UnknownItem)
