@@ -32,6 +32,7 @@ from benchmarks.load import Latencies
 from benchmarks.programs import read_metrics, run_embedded
 from benchmarks.publishing import PATIENCE_S, prove
 from benchmarks.report import Bar, conclude, print_table
+from nearkin.cli.read_freshness import ages_between, read_counts
 from nearkin.client.lookup import LookupClient
 from nearkin.client.producer import Producer
 from nearkin.contracts.topics import ITEMS
@@ -74,12 +75,12 @@ async def measure(stack: Stack, new: int, rate: float, rounds: int, flood: int, 
     kinds = {"alone": 0.0, "one in two bad": rate, f"{flood} bad": flood * rate / new}
     supply = iter(vary_catalogue((1 + rounds * 2 * (len(kinds) - 1)) * new))
     pooled: dict[str, list[float]] = {kind: [] for kind in kinds}
-    flooding = Flood(stack.endpoints.kafka)
+    flooding, live = Flood(stack.endpoints.kafka), stack.endpoints.metrics["indexer-live"]
     with Producer(stack.endpoints.kafka) as producer:
         async with LookupClient(stack.endpoints.lookup) as lookups:
 
             async def turn(kind: str) -> None:
-                before = dead_letters_of(stack)
+                before, stages = dead_letters_of(stack), read_counts(live)
                 with flooding.at(kinds[kind]):
                     proofs = await prove(producer, lookups, [next(supply) for _ in range(new)], rate)
                 seconds = list(proofs.seconds.values())
@@ -89,7 +90,8 @@ async def measure(stack: Stack, new: int, rate: float, rounds: int, flood: int, 
                 while (letters := dead_letters_of(stack) - before) < bad and time.perf_counter() < deadline:  # noqa: ASYNC110
                     await asyncio.sleep(0.2)
                 told = {"kind": kind, "bad": bad, "dead_letters": letters, "not_proved": len(proofs.waiting)}
-                figures["turns"].append({**told, "latency": Latencies.of(seconds).as_json()})
+                ages = {one.stage: round(1000 * one.p50, 1) for one in ages_between(stages, read_counts(live))}
+                figures["turns"].append({**told, "latency": Latencies.of(seconds).as_json(), "stages_p50_ms": ages})
 
             await turn("alone")
             for _ in range(rounds):
@@ -117,7 +119,7 @@ class Flood:
     """
 
     def __init__(self, bootstrap: str) -> None:
-        self._producer = KafkaProducer(bootstrap_servers=bootstrap, acks="all", linger_ms=5)
+        self._producer = KafkaProducer(bootstrap_servers=bootstrap, acks="all", linger_ms=20)
         self._numbers = count()
         self._over = threading.Event()
         self.sent = 0
@@ -180,6 +182,8 @@ def show(figures: dict[str, Any]) -> None:
     columns = ("count", "p50", "p90", "p95", "p99", "max")
     rows = [(kind, *(one.get(column, "") for column in columns)) for kind, one in figures["pooled"].items()]
     print_table("published to visible, in milliseconds", ("turns", *columns), rows)
+    for turn in figures["turns"]:
+        print(f"{turn['kind']}: median of each stage of the live indexer, in ms: {turn['stages_p50_ms']}")
 
 
 if __name__ == "__main__":
