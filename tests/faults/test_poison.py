@@ -37,7 +37,7 @@ class Poison:
 def _event(**changes: object) -> dict[str, object]:
     event: dict[str, object] = {
         "kind": "upserted",
-        "event_id": f"event-{MARK}",
+        "event_id": "event-4712",  # which log lines name, so that they are found by it
         "occurred_at": OCCURRED_AT,
         "id": f"item-{MARK}",
         "content_version": 1,
