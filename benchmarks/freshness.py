@@ -31,10 +31,10 @@ from benchmarks.load import WARM_UP_S, Latencies, offer, similar_to
 from benchmarks.programs import read_memory, read_processor, run_embedded, sum_metric
 from benchmarks.publishing import PATIENCE_S, content_of, prove, send_in_bulk, until_visible
 from benchmarks.report import Bar, conclude, percentile_bars, print_table
-from nearkin.client.prove_searchable import POLL_S
 from nearkin.cli.read_freshness import ages_between, read_counts
 from nearkin.client.lookup import LookupClient
 from nearkin.client.producer import Producer
+from nearkin.client.prove_searchable import POLL_S
 from nearkin.core.retrieval import Ranking
 from nearkin.embedded.catalogue.online_retail import CatalogueItem
 from nearkin.embedded.stack import Stack

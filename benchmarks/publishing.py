@@ -9,9 +9,9 @@ import random
 import time
 from collections.abc import Iterable, Sequence
 
-from nearkin.client.prove_searchable import Proofs
 from nearkin.client.lookup import ItemStatus, LookupClient
 from nearkin.client.producer import Producer
+from nearkin.client.prove_searchable import Proofs
 from nearkin.core.item import Content, Offer, Price
 from nearkin.embedded.catalogue.online_retail import CatalogueItem
 

@@ -26,11 +26,11 @@ from nearkin.cli.similar import RELATIVE_SCORES
 from nearkin.cli.terminal import terminal
 
 if TYPE_CHECKING:
-    from nearkin.client.prove_searchable import Proofs
     from nearkin.cli.read_freshness import StageAges
     from nearkin.cli.replay_purchases import Purchases
     from nearkin.client.lookup import LookupClient, SimilarItems
     from nearkin.client.producer import Producer
+    from nearkin.client.prove_searchable import Proofs
     from nearkin.embedded.catalogue.online_retail import CatalogueItem
     from nearkin.embedded.stack import Stack
     from nearkin.learning.dataset import Dataset
@@ -168,12 +168,12 @@ def demo(json_file: Path | None, kafka: str | None, keep: bool) -> None:
 async def _demonstrate(
     stack: "Stack", kafka: str | None, figures: Figures, console: Console, reading: "asyncio.Task[Dataset]"
 ) -> None:
-    from nearkin.client.prove_searchable import Proofs
     from nearkin.cli.read_freshness import ages_between, read_counts
     from nearkin.cli.replay_purchases import replay_purchases
     from nearkin.cli.target import addresses_of
     from nearkin.client.lookup import LookupClient
     from nearkin.client.producer import Producer
+    from nearkin.client.prove_searchable import Proofs
     from nearkin.embedded.catalogue.online_retail import load_catalogue
     from nearkin.ops.settings import load_settings
 
@@ -305,9 +305,9 @@ def _summary(values: list[float]) -> dict[str, float]:
 
 
 def _show(console: Console, figures: Figures, stack: "Stack") -> None:
-    from nearkin.client.prove_searchable import POLL_S
     from nearkin.cli.replay_purchases import show_purchases
     from nearkin.cli.show_stack import endpoints_table
+    from nearkin.client.prove_searchable import POLL_S
 
     console.print(
         f"\n{figures.proved} of {figures.new_items} new items proved searchable: each was returned by a search for its "
