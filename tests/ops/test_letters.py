@@ -73,7 +73,7 @@ def test_only_what_is_wanted_is_kept_and_counted_as_settled():
     assert (len(found), found.settled) == (1, 0)
 
 
-@pytest.mark.parametrize(("name", "value"), [("settled", b"eaten"), ("settled-offset", b"x")])
+@pytest.mark.parametrize(("name", "value"), [("settled", b"eaten"), ("settled-offset", b"x"), ("settled-offset", b"9" * 5_000)])
 def test_a_marker_that_nobody_can_follow_settles_nothing_and_is_no_letter(name, value):
     told = marker(1, of=0)
     changed = [(n, value if n == f"nearkin-{name}" else v) for n, v in told.headers]
@@ -85,3 +85,12 @@ def test_a_time_that_is_none_is_the_records_own():
     read = read_letter(odd)
     assert isinstance(read, Letter)
     assert (read.at_ms, read.reason, read.bytes) == (5, "unknown", 0)
+
+
+@pytest.mark.parametrize("name", ["failed-at", "origin-partition", "whole-bytes"])
+@pytest.mark.parametrize("held", [b"9" * 5_000, b"-1", b"two"])
+def test_a_number_that_is_none_or_too_long_leaves_the_rest_of_a_letter_readable(name, held):
+    made = letter(7)
+    read = read_letter(made._replace(headers=(*made.headers, (f"nearkin-{name}", held))))
+    assert isinstance(read, Letter)
+    assert (read.reason, read.key, read.whole_bytes) == ("too_long", b"mug", None)

@@ -15,6 +15,9 @@ from nearkin.contracts.limits import MAX_OCCURRED_AT
 from nearkin.ops.failures import HEADER_PREFIX
 from nearkin.ops.record import Record
 
+#: An offset has so many digits at most.
+_DIGITS = 19
+
 
 class Settled(StrEnum):
     """What became of a letter."""
@@ -91,7 +94,6 @@ def read_letter(record: Record) -> Letter | Marker | None:
     }
     if "settled" in said:
         return _marker(record, said)
-    partition = said.get("origin-partition", "")
     return Letter(
         id=LetterId(record.topic, record.partition, record.offset),
         key=record.key,
@@ -99,11 +101,11 @@ def read_letter(record: Record) -> Letter | Marker | None:
         field=said.get("field", ""),
         problem=said.get("problem", ""),
         remedy=said.get("remedy", ""),
-        at_ms=_number(said.get("failed-at", ""), record.timestamp_ms),
-        origin=f"{said.get('origin-topic', '')}[{partition}] offset {said.get('origin-offset', '')}",
-        origin_partition=int(partition) if partition.isdecimal() else None,
+        at_ms=_time(said.get("failed-at", ""), record.timestamp_ms),
+        origin="{}[{}] offset {}".format(*(said.get(f"origin-{one}", "") for one in ("topic", "partition", "offset"))),
+        origin_partition=_number(said.get("origin-partition", "")),
         bytes=len(record.value or b""),
-        whole_bytes=int(said["whole-bytes"]) if said.get("whole-bytes", "").isdecimal() else None,
+        whole_bytes=_number(said.get("whole-bytes", "")),
     )
 
 
@@ -157,16 +159,22 @@ class OpenLetters:
 
 
 def _marker(record: Record, said: dict[str, str]) -> Marker | None:
-    offset = said.get("settled-offset", "")
-    if said["settled"] not in list(Settled) or not offset.isdecimal():
+    offset = _number(said.get("settled-offset", ""))
+    if said["settled"] not in list(Settled) or offset is None:
         return None
     return Marker(
-        LetterId(record.topic, record.partition, int(offset)),
+        LetterId(record.topic, record.partition, offset),
         Settled(said["settled"]),
         said.get("settled-because", ""),
-        _number(said.get("settled-at", ""), record.timestamp_ms),
+        _time(said.get("settled-at", ""), record.timestamp_ms),
     )
 
 
-def _number(text: str, otherwise: int) -> int:
-    return int(text) if text.isdecimal() and int(text) <= MAX_OCCURRED_AT else otherwise
+def _time(text: str, otherwise: int) -> int:
+    at_ms = _number(text)
+    return at_ms if at_ms is not None and at_ms <= MAX_OCCURRED_AT else otherwise
+
+
+def _number(text: str) -> int | None:
+    """The number that a header says; whoever may write to the topic may have written anything, at any length."""
+    return int(text) if text.isdecimal() and len(text) <= _DIGITS else None
