@@ -6,6 +6,7 @@ import time
 import pytest
 from kafka import KafkaProducer
 
+from nearkin.cli import find_letters
 from nearkin.contracts.events import encode_upserted
 from nearkin.contracts.feedback import encode_visit, without_users
 from nearkin.contracts.topics import FEEDBACK, ITEMS, ITEMS_BULK, VISITS
@@ -169,6 +170,17 @@ class TestReplay:
         settled = json.loads(at_broker("dlq", "show", "--json", name).stdout)["settled"]
         assert (settled["as"], settled["because"]) == ("replayed", "items.v1[3] offset 0")
         assert replayed(at_broker, "--all")["sent"] == 0
+
+    def test_slow_as_it_is_asked_to_be_it_goes_on_to_the_last(self, at_broker, refuse, monkeypatch):
+        monkeypatch.setattr(find_letters, "PATIENCE_S", 2.0)
+        for number in range(4):
+            refuse(*mug(number))
+        assert replayed(at_broker, "--all", "--rate", "1")["sent"] == 4
+
+    def test_a_probe_that_was_refused_does_not_keep_the_others(self, at_broker, refuse):
+        refuse(*encode_upserted("nearkin-probe-07", Content(title="Probe"), 1, event_id="p", occurred_at=NOW_MS))
+        refuse(*mug())
+        assert replayed(at_broker, "--all")["sent"] == 2
 
     def test_what_is_settled_is_no_refusal_of_its_item_any_more(self, at_broker, refuse, broker):
         from nearkin.cli.find_refusals import find_refusals

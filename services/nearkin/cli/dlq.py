@@ -235,7 +235,8 @@ def replay(
     console = terminal(stderr=True)
     if chosen:
         with (
-            Producer(settings.kafka_bootstrap, security=settings.kafka_security) as producer,
+            # Its probes are the monitor's to publish, and were: one that was refused must not end this for the others.
+            Producer(settings.kafka_bootstrap, security=settings.kafka_security, may_probe=True) as producer,
             _progress(console) as progress,
         ):
             task = progress.add_task("checking" if dry_run else "replaying", total=len(chosen))

@@ -238,12 +238,14 @@ def _read(
     while any(consumer.position(partition) < ends[partition] for partition in starts):
         if deadline is not None and time.monotonic() >= deadline:
             return
-        for partition, batch in consumer.poll(timeout_ms=200).items():
-            heard = time.monotonic()
+        polled = consumer.poll(timeout_ms=200)
+        for partition, batch in polled.items():
             if to_the_last and partition not in seen:  # of the first alone: what comes meanwhile is not waited for
                 seen.add(partition)
                 ends[partition] = max(ends[partition], consumer.highwater(partition) or 0)
             for record in batch:
                 yield record_of(record)
-        if time.monotonic() - heard > PATIENCE_S:
+        if polled:
+            heard = time.monotonic()  # only now: whoever takes the records may have taken their time
+        elif time.monotonic() - heard > PATIENCE_S:
             raise Unavailable("broker", "it gives nothing more of the dead letters that it says it has")
