@@ -75,6 +75,15 @@ def test_a_flood_is_cut_and_the_next_line_says_how_many_were_left_out():
     assert json.loads(JsonLines("x").format(later))["left_out"] == 3
 
 
+def test_a_flood_before_the_clock_was_set_back_hides_nothing_afterwards():
+    throttle = Throttle(most=1, period_s=10)
+    flood = [record(), record(), record()]
+    for line, created in zip(flood, (5_000.0, 5_000.0, 1_000.0), strict=True):
+        line.created = created
+
+    assert [throttle.filter(line) for line in flood] == [True, False, True]
+
+
 def test_lines_that_differ_in_numbers_alone_are_one_flood():
     throttle = Throttle(most=1, period_s=10)
 

@@ -147,7 +147,7 @@ class Throttle(logging.Filter):
         )
         most = self._most if record.levelno > logging.DEBUG else self._most_details
         began, count = self._seen.get(kind, (record.created, 0))
-        if record.created - began >= self._period_s:
+        if abs(record.created - began) >= self._period_s:  # the clock may have been set back
             record.left_out = max(0, count - most)
             began, count = record.created, 0
         if len(self._seen) > 1000:
