@@ -33,12 +33,14 @@ class Service:
     Attributes:
         slow: how many questions say nothing of it first.
         searches: whether a search finds what is there.
+        keeps_newest: whether older versions than it holds change nothing.
         lookup_problem: what every question meets.
         broker_problems: what the next publications meet, one after the other.
     """
 
     slow: int = 0
     searches: bool = True
+    keeps_newest: bool = False
     lookup_problem: Exception | None = None
     broker_problems: list[Exception] = field(default_factory=list)
     held: dict[str, ItemRecord] = field(default_factory=dict)
@@ -66,7 +68,9 @@ class Service:
             return done
         self._asked = 0
         self.published.append((item_id, record.status.value))
-        self.held[item_id] = record
+        before = self.held.get(item_id, record)
+        if not self.keeps_newest or _newest(record) >= _newest(before):
+            self.held[item_id] = record
         done.set_result(Published("items.v1", 0, 0))
         return done
 
@@ -85,6 +89,10 @@ class Service:
         self.filters.append(filter)
         there = [one for one, held in self.held.items() if held.status is ItemStatus.HIDDEN and self.searches]
         return SimilarItems(tuple(Neighbour(one, 1.0, "") for one in there), "", "")
+
+
+def _newest(record: ItemRecord) -> int:
+    return max(record.content_version or 0, record.deleted_version or 0)
 
 
 @pytest.fixture
@@ -107,6 +115,17 @@ async def test_a_probe_that_comes_and_goes_is_proved_in_the_market_of_probes(ser
     assert item_id == gone_id
     assert is_probe(item_id)
     assert {one.market for one in service.filters if one} == {PROBE_MARKET}
+
+
+async def test_probes_are_proved_at_once_after_the_clock_was_set_back(service: Service):
+    service.keeps_newest = True
+    day_ms = 86_400_000
+    ahead = Prober(load_settings(probe_late_s=0.02), service, clock=lambda: 11 * day_ms)  # type: ignore[arg-type]
+    for _ in IDS:
+        assert (await ahead.probe()).outcome is Outcome.PROVED
+    right = Prober(load_settings(probe_late_s=0.02), service, clock=lambda: 10 * day_ms)  # type: ignore[arg-type]
+    await right.clear(0)
+    assert (await right.probe()).outcome is Outcome.PROVED
 
 
 async def test_ids_are_used_in_turn_and_there_are_few(service: Service):

@@ -79,9 +79,10 @@ class Prober:
         self._late_s, self._give_up_s = settings.probe_late_s, GIVE_UP * settings.probe_late_s
         self._producer: Producer | None = None
         self._turn = itertools.count(self._clock() // 1000)
+        self._versions: dict[str, int] = {}
 
     async def clear(self, older_than_s: float) -> list[str]:
-        """Delete the probes that the index has held for so long.
+        """Delete the probes that the index has held for so long, and take note of the versions that it holds.
 
         Returns:
             Their ids.
@@ -90,16 +91,19 @@ class Prober:
             NearkinError: they cannot be read or deleted.
         """
         before_ms = self._clock() - older_than_s * 1000
-        left = [
-            one for one in await self._lookups.items(IDS) if one.status in _THERE and one.indexed_at_ms <= before_ms
-        ]
-        for one in left:
-            await self._delete(one.id, self._version(one.content_version))
-        return [one.id for one in left]
+        held = await self._lookups.items(IDS)
+        self._versions = {one.id: max(one.content_version or 0, one.deleted_version or 0) for one in held}
+        left = [one.id for one in held if one.status in _THERE and one.indexed_at_ms <= before_ms]
+        for item_id in left:
+            self._versions[item_id] = deleted = self._version(self._versions[item_id])
+            await self._delete(item_id, deleted)
+        return left
 
     async def probe(self) -> Probed:
         """Publish one, look it up until it is found, delete it, look it up until it is gone."""
-        item_id, version = IDS[next(self._turn) % len(IDS)], self._clock()
+        item_id = IDS[next(self._turn) % len(IDS)]
+        # Above what the index holds, which a clock that was set back since then may have given.
+        version = self._version(self._versions.get(item_id, 0) + 1)
         content = Content(title=f"Probe {item_id.removeprefix(PROBE_PREFIX)} of {version}", language="en")
         visible_s: float | None = None
         gone_s: float | None = None
@@ -136,8 +140,8 @@ class Prober:
     async def _delete(self, item_id: str, version: int) -> None:
         await self._publish(lambda producer: producer.delete(item_id, version))
 
-    def _version(self, at_least: int | None) -> int:
-        return max(self._clock(), at_least or 0)
+    def _version(self, at_least: int) -> int:
+        return max(self._clock(), at_least)
 
     async def _until(self, holds: Callable[[], Awaitable[bool]], began: float) -> None:
         """Ask until something holds; what the service cannot answer meanwhile is asked again.
