@@ -65,7 +65,13 @@ async def test_one_that_is_expired_or_not_there_is_no_news(tmp_path):
         ({"redis_url": "rediss://user:word@c/0"}, [("redis", "c", 6379)]),
         ({"redis_url": "rediss+cluster://c:7000,d:7001"}, [("redis", "c", 7000), ("redis", "d", 7001)]),
         ({"qdrant_url": "https://e"}, [("index", "e", 6334)]),
+        ({"redis_url": "rediss://[::1]/0"}, [("redis", "::1", 6379)]),
         ({"lookup_tls": True, "lookup_address": "dns:///f:7700"}, [("lookup", "f", 7700)]),
+        ({"lookup_tls": True, "lookup_address": "dns:f:7700"}, [("lookup", "f", 7700)]),
+        (
+            {"lookup_tls": True, "lookup_address": "ipv4:10.0.0.1:7700,10.0.0.2:7700"},
+            [("lookup", "10.0.0.1", 7700), ("lookup", "10.0.0.2", 7700)],
+        ),
     ],
 )
 def test_every_address_with_tls_is_looked_at_and_no_other(set_to, looked_at):

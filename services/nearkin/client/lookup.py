@@ -39,7 +39,7 @@ from nearkin.core.errors import (
 from nearkin.core.filters import ItemFilter
 from nearkin.core.item import CategoryPath, Content
 from nearkin.core.retrieval import Ranking, Retrieval
-from nearkin.ops.addresses import require_target
+from nearkin.ops.addresses import split_target
 from nearkin.ops.credential import Credential
 from nearkin.ops.grpc_tls import FollowingChannel
 from nearkin.ops.settings import Settings
@@ -519,7 +519,7 @@ def _metadata(token: str | Callable[[], str] | None) -> tuple[tuple[str, str], .
 
 def _checked(address: str) -> str:
     try:
-        require_target(address)
+        split_target(address)
     except (ValueError, TypeError) as error:
         raise Misconfigured(str(error), field="address", remedy="give such as 127.0.0.1:7700") from error
     return address

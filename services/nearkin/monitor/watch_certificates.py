@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from urllib.parse import urlsplit
 
 from nearkin.core.errors import Misconfigured
-from nearkin.ops.addresses import split_address, split_addresses
+from nearkin.ops.addresses import split_addresses, split_target
 from nearkin.ops.metrics import Metrics
 from nearkin.ops.settings import Settings
 from nearkin.ops.tls import Tls
@@ -49,14 +49,14 @@ def shown_by(settings: Settings) -> Iterator[Shown]:
         yield from (Shown("broker", *at, tls) for at in split_addresses(settings.kafka_bootstrap))
     if settings.redis_url.startswith("rediss"):
         nodes = urlsplit(settings.redis_url).netloc.rpartition("@")[2]
-        at_ports = ",".join(node if ":" in node else f"{node}:6379" for node in nodes.split(","))
+        # The colons of an IPv6 address stand in brackets.
+        at_ports = ",".join(node if ":" in node.rpartition("]")[2] else f"{node}:6379" for node in nodes.split(","))
         yield from (Shown("redis", *at, settings.redis_tls) for at in split_addresses(at_ports))
     if (tls := settings.qdrant_tls) is not None:
         index = urlsplit(settings.qdrant_url)
         yield Shown("index", index.hostname or "", index.port or 6334, tls)
     if (tls := settings.lookup_caller_tls) is not None:
-        target = settings.lookup_address.rpartition("/")[2]  # of such as dns:///lookup:7700
-        yield Shown("lookup", *split_address(target), tls)
+        yield from (Shown("lookup", *at, tls) for at in split_target(settings.lookup_address))
 
 
 def expires_at(shown: Shown) -> float:

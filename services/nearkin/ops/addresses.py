@@ -36,17 +36,14 @@ def split_addresses(text: str) -> list[tuple[str, int]]:
     return [split_address(part.strip()) for part in text.split(",")]
 
 
-def require_target(text: str) -> None:
-    """Refuse what gRPC cannot connect to: neither host:port nor a target such as dns:///lookup:7700.
+def split_target(text: str) -> list[tuple[str, int]]:
+    """The addresses of what gRPC connects to: host:port, or a target such as dns:///lookup:7700.
 
     Raises:
-        ValueError: its text says why.
+        ValueError: it is neither; its text says why.
     """
     resolver = _RESOLVER.match(text)
-    if resolver is None:
-        split_address(text)
-    else:
-        split_addresses(text[resolver.end() :])
+    return [split_address(text)] if resolver is None else split_addresses(text[resolver.end() :])
 
 
 def split_parts(value: str) -> dict[str, str]:

@@ -16,7 +16,7 @@ from pydantic_settings import BaseSettings, SettingsConfigDict
 
 from nearkin.core.errors import Misconfigured
 from nearkin.core.pseudonym import PseudonymKey
-from nearkin.ops.addresses import require_target, split_address, split_addresses, split_parts
+from nearkin.ops.addresses import split_target, split_address, split_addresses, split_parts
 from nearkin.ops.kafka_security import KafkaSecurity, Mechanism
 from nearkin.ops.tls import Tls
 
@@ -383,7 +383,7 @@ class Settings(BaseSettings):
     @field_validator("lookup_address")
     @classmethod
     def _target(cls, value: str) -> str:
-        require_target(value)
+        split_target(value)
         return value
 
     @field_validator("qdrant_url")
