@@ -78,6 +78,14 @@ def test_probes_that_are_not_found_make_the_whole_unhealthy_though_every_part_an
     assert not made(problem="no probe item was found and gone again for 90 s").is_healthy
 
 
+def test_what_others_say_neither_styles_nor_steers_the_terminal():
+    letters = {("items.v1.dlq", "too\x1b[2Jlong"): 1}
+    page = shown(made(parts=(Part("broker", "it says \x1b[31mred"), Part("x", version="[red]1")), dead_letters=letters))
+    assert "\x1b[2J" not in page
+    assert "\x1b[31m" not in page
+    assert "[red]1" in page
+
+
 def test_json_says_the_same():
     fields = json.loads(json.dumps(as_fields(made())))
     assert fields["parts"][1] == {"name": "lookup", "up": True, "version": "1.2.3", "problem": ""}

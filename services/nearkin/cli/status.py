@@ -15,6 +15,7 @@ from rich.table import Table
 from rich.text import Text
 
 import nearkin
+from nearkin.cli.printable import printable
 from nearkin.cli.target import data_option, target
 from nearkin.cli.terminal import terminal
 
@@ -129,7 +130,7 @@ def as_tables(now: "Status") -> Group:
     parts = Table("part", "health", "version", "what is wrong", title="Parts", title_justify="left")
     for part in now.parts:
         health = Text("down", "bold red") if part.problem else Text("up", "green")
-        parts.add_row(part.name, health, part.version, Text(part.problem))
+        parts.add_row(printable(part.name), health, printable(part.version), printable(part.problem))
     lanes = Table("lane", "topic", "waiting", "by partition", "oldest waits", title="Lag", title_justify="left")
     for lane in now.lanes:
         lanes.add_row(lane.name, lane.topic, str(sum(lane.waiting.values())), _by_partition(lane), _age(lane.oldest_s))
@@ -142,7 +143,7 @@ def as_tables(now: "Status") -> Group:
         f"probes: {_probed(now.probes, now.at_s)}",
     ]
     verdict = Text("healthy", "bold green") if now.is_healthy else Text(now.problem or "something is down", "bold red")
-    said = [Text(line) for line in lines if line]
+    said = [printable(line) for line in lines if line]
     return Group(parts, *([lanes] if now.lanes else []), *said, verdict)
 
 
