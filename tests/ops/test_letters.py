@@ -73,7 +73,9 @@ def test_only_what_is_wanted_is_kept_and_counted_as_settled():
     assert (len(found), found.settled) == (1, 0)
 
 
-@pytest.mark.parametrize(("name", "value"), [("settled", b"eaten"), ("settled-offset", b"x"), ("settled-offset", b"9" * 5_000)])
+@pytest.mark.parametrize(
+    ("name", "value"), [("settled", b"eaten"), ("settled-offset", b"x"), ("settled-offset", b"9" * 5_000)]
+)
 def test_a_marker_that_nobody_can_follow_settles_nothing_and_is_no_letter(name, value):
     told = marker(1, of=0)
     changed = [(n, value if n == f"nearkin-{name}" else v) for n, v in told.headers]

@@ -182,8 +182,9 @@ class Metrics:
         self.lookups = self._counter("lookups_total", "Look-ups by method and gRPC status code.", ("method", "code"))
         self.lookup_seconds = self._histogram(
             "lookup_seconds",
-            "Time of a look-up by stage: turn (waiting for one), evidence, search (the index), popular (for thin anchors), visits (marginals, "
-            "asked for where they are not remembered), rank (all look-ups of a call), total.",
+            "Time of a look-up by stage: turn (waiting for one), evidence, search (the index), popular (for thin "
+            "anchors), visits (marginals, asked for where they are not remembered), rank (all look-ups of a call), "
+            "total.",
             ("stage",),
             LATENCY_BUCKETS,
         )
