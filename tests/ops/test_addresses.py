@@ -1,6 +1,6 @@
 import pytest
 
-from nearkin.ops.addresses import split_target, split_address, split_addresses, split_parts
+from nearkin.ops.addresses import split_address, split_addresses, split_parts, split_target
 
 
 @pytest.mark.parametrize(

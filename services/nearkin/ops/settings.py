@@ -16,7 +16,7 @@ from pydantic_settings import BaseSettings, SettingsConfigDict
 
 from nearkin.core.errors import Misconfigured
 from nearkin.core.pseudonym import PseudonymKey
-from nearkin.ops.addresses import split_target, split_address, split_addresses, split_parts
+from nearkin.ops.addresses import split_address, split_addresses, split_parts, split_target
 from nearkin.ops.kafka_security import KafkaSecurity, Mechanism
 from nearkin.ops.tls import Tls
 
