@@ -84,6 +84,38 @@ async def test_a_batch_of_large_baskets_on_a_slow_store_is_no_stall_however_long
     assert made.counted("events_total", topic=VISITS.name, outcome="applied") == 20
 
 
+async def test_of_a_thousand_partitions_few_are_served_at_a_time():
+    at_once, most = 0, 0
+
+    class CountedStore(MemoryEvidence):
+        async def counted(self, call, *arguments):
+            nonlocal at_once, most
+            at_once += 1
+            most = max(most, at_once)
+            await asyncio.sleep(0)
+            try:
+                return await call(*arguments)
+            finally:
+                at_once -= 1
+
+        async def read_guards(self, source):
+            return await self.counted(super().read_guards, source)
+
+        async def apply(self, batches):
+            return await self.counted(super().apply, batches)
+
+    made = Made(CountedStore(EVIDENCE))
+    records = [basket(0, "one", "other")._replace(partition=number) for number in range(1_000)]
+    made.logs.hold(records)
+    await made.apply.begin(frozenset(made.logs.logs))
+
+    await made.apply(records)
+    await made.apply.tick()
+
+    assert 1 < most <= 32
+    assert made.counted("events_total", topic=VISITS.name, outcome="applied") == 1_000
+
+
 async def test_a_log_that_is_shorter_than_what_was_counted_of_it_is_not_waited_for_and_told():
     made = await having_counted(30)
     await made.apply.tick()

@@ -36,6 +36,10 @@ ROUNDS = 5
 #: How often the broker is asked which logs the partitions are, in seconds.
 DESCRIBE_EVERY_S = 5.0
 
+#: So many partitions are served at a time: each has a connection to the store then, of which a client has a hundred at
+#: most, and one to the broker where it reads again.
+AT_ONCE = 32
+
 #: Most events of a batch whose ages are recorded.
 AGES = 32
 
@@ -81,6 +85,7 @@ class ApplyFeedback:
         self._assigned: frozenset[Place] = frozenset()
         self._partitions: dict[Place, Partition] = {}
         self._described_at = 0.0
+        self._turns = asyncio.Semaphore(AT_ONCE)
         self._elsewhere: dict[Place, int] = {}
         # Of the batch in hand, which may come several times: when it came first, and where each partition was then.
         self._consumed_at: float | None = None
@@ -157,7 +162,8 @@ class ApplyFeedback:
 
     async def _tend_or_leave(self, place: Place, found: Log | None) -> None:
         try:
-            await self._tend(place, found)
+            async with self._turns:
+                await self._tend(place, found)
         except PartitionLeft:
             self._partitions.pop(place, None)
 
@@ -204,7 +210,8 @@ class ApplyFeedback:
     async def _serve(self, place: Place, records: Sequence[Record], consumed_at: float) -> None:
         """Apply a batch's records of one partition."""
         try:
-            await self._apply(await self._take(place, records), consumed_at)
+            async with self._turns:
+                await self._apply(await self._take(place, records), consumed_at)
         except PartitionLeft:
             self._partitions.pop(place, None)
         except (TemporaryError, Stopped):
