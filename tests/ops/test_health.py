@@ -12,6 +12,7 @@ import pytest
 from prometheus_client import CollectorRegistry
 
 from nearkin.core.errors import Misconfigured
+from nearkin.ops import health as module
 from nearkin.ops.health import LATE_S, LOOP, Health, HealthServer, beating
 from nearkin.ops.metrics import Metrics
 from ops.service_process import ServiceProcess, eventually
@@ -77,6 +78,15 @@ def test_metrics_are_served_and_say_whether_the_process_is_up(metrics):
         health.ready("broker")
 
         assert "nearkin_up 1.0" in get(server, "/metrics")[1]
+
+
+def test_who_connects_and_asks_nothing_is_left(metrics, monkeypatch, capsys):
+    monkeypatch.setattr(module, "SILENT_S", 0.2)
+    with HealthServer("127.0.0.1:0", Health(metrics), metrics) as server:
+        host, _, port = server.address.rpartition(":")
+        with socket.create_connection((host, int(port)), timeout=30) as silent:
+            assert silent.recv(1) == b""
+    assert capsys.readouterr().err == ""
 
 
 def test_another_path_is_not_found(metrics):

@@ -41,6 +41,9 @@ LOOP = "event loop"
 #: How often it beats, and after how long without a beat a process that has begun is not ready, in seconds.
 BEAT_S, LATE_S = 1.0, 5.0
 
+#: Who connects and neither asks nor takes its answer for so long is left, in seconds: each keeps a thread.
+SILENT_S = 10.0
+
 
 class Health:
     """Which parts of the process wait, and for what. Safe to use from any thread.
@@ -139,9 +142,8 @@ async def beating(health: Health, serving: Coroutine[Any, Any, T]) -> T:
             await task
 
 
-def exit_stalled(stalled: dict[str, str]) -> None:
+def exit_stalled(problem: str) -> None:
     """End the process at once: what hangs cannot be asked to stop. What every thread does is written first."""
-    problem = "; ".join(f"{part}: {why}" for part, why in stalled.items())
     log.critical("the process makes no progress and ends itself", extra=fields(problem=problem))
     faulthandler.dump_traceback(sys.stderr)
     sys.stderr.flush()
@@ -167,7 +169,7 @@ class HealthServer:
         listen: str,
         health: Health,
         metrics: Metrics,
-        end: Callable[[dict[str, str]], None] = exit_stalled,
+        end: Callable[[str], None] = exit_stalled,
         *,
         insecure: bool = False,
     ) -> None:
@@ -213,7 +215,7 @@ class _Server(ThreadingHTTPServer):
         address: tuple[str, int],
         handler: type[BaseHTTPRequestHandler],
         health: Health,
-        end: Callable[[dict[str, str]], None],
+        end: Callable[[str], None],
     ) -> None:
         self._health, self._end = health, end
         self._stalled_at: float | None = None
@@ -222,7 +224,7 @@ class _Server(ThreadingHTTPServer):
 
     def handle_error(self, request: Any, client_address: Any) -> None:
         """Who asks may be gone before the answer, as Prometheus is after its timeout: that is no error of ours."""
-        if not isinstance(sys.exception(), ConnectionError):
+        if not isinstance(sys.exception(), ConnectionError | TimeoutError):
             super().handle_error(request, client_address)
 
     def service_actions(self) -> None:
@@ -236,11 +238,13 @@ class _Server(ThreadingHTTPServer):
         elif self._stalled_at is None:
             self._stalled_at = time.monotonic()
         elif time.monotonic() - self._stalled_at > LATE_S:
-            self._end(stalled)
+            self._end("; ".join(f"{part}: {why}" for part, why in stalled.items()))
 
 
 def _handler(health: Health, metrics: Metrics) -> type[BaseHTTPRequestHandler]:
     class Handler(BaseHTTPRequestHandler):
+        timeout = SILENT_S
+
         def do_GET(self) -> None:
             path = self.path.partition("?")[0]
             if path == "/metrics":

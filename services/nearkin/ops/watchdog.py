@@ -7,10 +7,6 @@ Since it asks the broker all the time, it is also who learns that the broker is 
 """
 
 import asyncio
-import faulthandler
-import logging
-import os
-import sys
 import threading
 import time
 from collections.abc import Callable, Mapping
@@ -20,13 +16,11 @@ from aiokafka import TopicPartition
 
 from nearkin.core.errors import Unavailable
 from nearkin.ops.ask_broker import ask_broker
+from nearkin.ops.health import exit_stalled
 from nearkin.ops.kafka_security import PLAINTEXT, KafkaSecurity
-from nearkin.ops.logs import describe, fields
+from nearkin.ops.logs import describe
 from nearkin.ops.metrics import Metrics
-from nearkin.ops.process import EXIT_FAILED
 from nearkin.ops.record import Place
-
-log = logging.getLogger(__name__)
 
 #: So many timeouts a partition may wait behind a worker that is busy with others.
 BUSY_TIMEOUTS = 10
@@ -192,11 +186,3 @@ class Watchdog(threading.Thread):
             ends = await asker.end_offsets(partitions) if places else {}
             begins = await asker.beginning_offsets(partitions) if places else {}
         return {(at.topic, at.partition): int(end) if begins[at] < end else 0 for at, end in ends.items()}
-
-
-def exit_stalled(verdict: str) -> None:
-    """End the process at once: what hangs cannot be asked to stop."""
-    log.critical("the worker has stalled and ends itself", extra=fields(verdict=verdict))
-    faulthandler.dump_traceback(sys.stderr)
-    sys.stderr.flush()
-    os._exit(EXIT_FAILED)
