@@ -7,7 +7,7 @@ Exit codes: 0 after SIGTERM or SIGINT, 2 where a setting or a file is not as it 
 import asyncio
 import logging
 import time
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Awaitable, Callable, Collection, Sequence
 from functools import partial
 
 from prometheus_client import CollectorRegistry
@@ -17,7 +17,7 @@ from nearkin.core.errors import Misconfigured, NearkinError
 from nearkin.monitor.count_points import count_points
 from nearkin.monitor.probe import Prober, keep_probing
 from nearkin.monitor.read_dead_letters import ReadDeadLetters
-from nearkin.monitor.read_lag import LANES, BrokerSide, Oldest, read_heads
+from nearkin.monitor.read_lag import LANES, BrokerSide, Oldest, Waiting, read_heads
 from nearkin.monitor.watch_certificates import watch_certificates
 from nearkin.monitor.watch_parts import Parts, asking, engines_of, services_of, watch_part
 from nearkin.ops import logs
@@ -31,6 +31,9 @@ log = logging.getLogger("nearkin.monitor")
 
 #: Of whatever a client library says while what it is connected to is away, the monitor says the one line that counts.
 LOUD = ("aiokafka", "kafka", "grpc")
+
+#: The labels of a partition's lag: group, topic and partition.
+Lagging = tuple[str, str, int]
 
 #: How often dead letters are read, and points counted, in seconds.
 LETTERS_EVERY_S, POINTS_EVERY_S = 5.0, 30.0
@@ -97,17 +100,15 @@ async def serve(settings: Settings, metrics: Metrics, health: Health) -> None:
 async def _watch_broker(broker: BrokerSide, parts: Parts, metrics: Metrics, every_s: float) -> None:
     """Read lag, ages and dead letters again and again: one after the other, over the same connections."""
     oldest, letters = Oldest(), ReadDeadLetters(broker)
-    letters_at = -LETTERS_EVERY_S
+    letters_at, told = -LETTERS_EVERY_S, frozenset[Lagging]()
     for lane in LANES.values():
         # Whenever it is asked for: ages grow while a broker that hangs keeps everybody waiting.
         metrics.monitor_oldest_age.labels(lane).set_function(partial(_age, oldest, lane))
 
     async def look() -> None:
-        nonlocal letters_at
+        nonlocal letters_at, told
         waiting = await broker.read_lag()
-        for one in waiting:
-            topic, partition = one.place
-            metrics.monitor_lag.labels(one.group, topic, partition).set(one.count)
+        told = tell_lag(waiting, told, metrics)
         await read_heads(broker, oldest, oldest.see(waiting))
         if time.monotonic() - letters_at >= LETTERS_EVERY_S:
             for (topic, reason), number in (await letters()).items():
@@ -122,6 +123,25 @@ async def _watch_broker(broker: BrokerSide, parts: Parts, metrics: Metrics, ever
             problem = str(error)
         parts.hear("broker", problem)
         await asyncio.sleep(every_s)
+
+
+def tell_lag(waiting: Sequence[Waiting], told: Collection[Lagging], metrics: Metrics) -> frozenset[Lagging]:
+    """Tell how far each partition is behind; of one that is not there any more, nothing is told any longer.
+
+    Args:
+        waiting: what waits.
+        told: of which partitions it was told last.
+        metrics: where it is told.
+
+    Returns:
+        Of which it is told now.
+    """
+    counts = {(one.group, *one.place): one.count for one in waiting}
+    for labels, count in counts.items():
+        metrics.monitor_lag.labels(*labels).set(count)
+    for gone in frozenset(told) - counts.keys():
+        metrics.monitor_lag.remove(*gone)
+    return frozenset(counts)
 
 
 def _age(oldest: Oldest, lane: str) -> float:
