@@ -1,5 +1,6 @@
 """`nearkin status` on parts that are made here, on none at all, and on a whole stack whose parts die."""
 
+import asyncio
 import json
 import os
 import signal
@@ -13,11 +14,13 @@ import pytest
 from prometheus_client import CollectorRegistry
 from rich.console import Console
 
+from nearkin.cli import read_status
 from nearkin.cli.read_status import Lane, Part, Probes, Status
 from nearkin.cli.status import as_fields, as_tables
 from nearkin.core.ports import IndexCounts
 from nearkin.embedded.endpoints import read_endpoints
 from nearkin.embedded.programs import free_port
+from nearkin.monitor.read_dead_letters import ReadDeadLetters
 from nearkin.ops.health import Health, HealthServer
 from nearkin.ops.metrics import Metrics
 from waiting import until
@@ -112,6 +115,30 @@ def test_engines_and_services_elsewhere_are_found_by_settings_and_who_is_away_is
     assert set(parts) == {"broker", "index", "lookup", "feedback", "monitor"}
     assert parts["feedback"]["version"]
     assert all(part["problem"] for name, part in parts.items() if name != "feedback")
+
+
+def test_where_no_stack_runs_and_no_services_are_named_that_is_told(nearkin, monkeypatch):
+    away = f"127.0.0.1:{free_port()}"
+    monkeypatch.setenv("NEARKIN_LOOKUP_ADDRESS", away)
+    monkeypatch.setenv("NEARKIN_KAFKA_BOOTSTRAP", away)
+    monkeypatch.setenv("NEARKIN_MONITOR_ENGINES", "lookup")
+    done = nearkin("status", "--json")
+    assert "no `nearkin up` runs on .nearkin, and NEARKIN_MONITOR_PARTS names no services" in done.stderr
+    monkeypatch.setenv("NEARKIN_MONITOR_PARTS", f"monitor={away}")
+    assert "no `nearkin up`" not in nearkin("status", "--json").stderr
+
+
+def test_a_broker_with_more_letters_than_can_be_read_in_time_is_not_down(at_broker, monkeypatch):
+    async def read_on_and_on(_: ReadDeadLetters) -> None:
+        await asyncio.sleep(600)
+
+    monkeypatch.setattr(ReadDeadLetters, "__call__", read_on_and_on)
+    monkeypatch.setattr(read_status, "ALL_S", 5.0)
+    monkeypatch.setattr(read_status, "ASK_S", 0.5)
+    monkeypatch.setenv("NEARKIN_MONITOR_ENGINES", "broker")
+    told = json.loads(at_broker("status", "--json").stdout)
+    assert [part["problem"] for part in told["parts"] if part["name"] == "broker"] == [""]
+    assert told["dead_letters"] is None
 
 
 def test_a_folder_on_which_nothing_runs_is_unavailable(nearkin):
