@@ -1,5 +1,7 @@
 """What a dead-letter topic says, read record by record."""
 
+from datetime import UTC, datetime
+
 import pytest
 
 from nearkin.contracts.topics import FEEDBACK, ITEMS
@@ -87,6 +89,13 @@ def test_a_time_that_is_none_is_the_records_own():
     read = read_letter(odd)
     assert isinstance(read, Letter)
     assert (read.at_ms, read.reason, read.bytes) == (5, "unknown", 0)
+
+
+@pytest.mark.parametrize("stamped_ms", [-1, 2**62])
+def test_a_time_that_no_calendar_has_can_still_be_shown(stamped_ms):
+    read = read_letter(Record("items.v1.dlq", 0, 0, stamped_ms, None, None))
+    assert isinstance(read, Letter)
+    datetime.fromtimestamp(read.at_ms / 1000, UTC)
 
 
 @pytest.mark.parametrize("name", ["failed-at", "origin-partition", "whole-bytes"])

@@ -6,6 +6,7 @@ from datetime import UTC, datetime
 from rich.console import Console
 
 from nearkin.cli.find_letters import Wanted, find_letters
+from nearkin.cli.printable import printable
 from nearkin.ops.kafka_security import PLAINTEXT, KafkaSecurity
 from nearkin.ops.letters import Letter
 
@@ -48,10 +49,8 @@ def show_refusals(console: Console, refusals: Sequence[Letter]) -> None:
     for one in refusals:
         where = f"{one.field}: " if one.field else ""
         remedy = f"; {one.remedy}" if one.remedy else ""
-        console.print(
-            f"refused at {told_time(one.at_ms)} ({one.reason}): {where}{one.problem}{remedy} — from {one.origin}",
-            style="yellow", markup=False, highlight=False,
-        )  # fmt: skip
+        line = f"refused at {told_time(one.at_ms)} ({one.reason}): {where}{one.problem}{remedy} — from {one.origin}"
+        console.print(printable(line), style="yellow", highlight=False)
 
 
 def told_time(ms: int) -> str:

@@ -66,7 +66,6 @@ async def replay_visits(settings: Settings, visits: Sequence[Visit], sent: Calla
         settings: where broker and evidence are.
         visits: in time order.
         sent: told how many are on their way, now and then.
-        security: how connections to the brokers are protected.
 
     Raises:
         InvalidEvent: a visit breaks the contract; names it.

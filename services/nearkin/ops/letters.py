@@ -172,7 +172,8 @@ def _marker(record: Record, said: dict[str, str]) -> Marker | None:
 
 def _time(text: str, otherwise: int) -> int:
     at_ms = _number(text)
-    return at_ms if at_ms is not None and at_ms <= MAX_OCCURRED_AT else otherwise
+    # A record's own time may be anything, too.
+    return at_ms if at_ms is not None and at_ms <= MAX_OCCURRED_AT else min(max(otherwise, 0), MAX_OCCURRED_AT)
 
 
 def _number(text: str) -> int | None:
