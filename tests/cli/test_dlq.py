@@ -150,6 +150,10 @@ class TestShow:
         assert "[redacted]" in shown
         assert "jo@" not in shown
 
+    def test_that_nothing_was_kept_of_a_value_is_told(self, at_broker, refuse):
+        name = refuse(b"basket-1", b"\xff\xfe", topic=VISITS)
+        assert "nothing was kept of its value" in at_broker("dlq", "show", name).output
+
     def test_where_no_letter_lies_exits_with_4(self, at_broker, refuse):
         refuse(*mug())
         assert at_broker("dlq", "drop", "--all", "--yes", "--because", "a test").exit_code == 0
@@ -228,6 +232,11 @@ class TestReplay:
         refuse(*mug())
         assert at_broker("dlq", "replay").exit_code == 2
 
+    def test_where_no_letter_matches_that_is_told(self, at_broker, refuse):
+        refuse(*mug())
+        for command in (["replay"], ["drop", "--because", "a test"]):
+            assert "no letter matches" in at_broker("dlq", *command, "--reason", "interal").output
+
     def test_a_partition_that_is_gone_leaves_the_place_to_the_key(self, at_broker, refuse, records, broker):
         key, value = mug()
         record = Record(ITEMS.name, 77, 41, NOW_MS, key, value)
@@ -261,7 +270,7 @@ class TestDrop:
         other = refuse(*mug(2), error=TOO_LONG)
         result = at_broker("dlq", "drop", "--reason", "internal", "--because", "an old test", input=b"y\n")
         assert result.exit_code == 0, result.output
-        assert "dropped 1 letters" in result.output
+        assert "dropped 1 letter\n" in result.output
         assert [one["letter"] for one in listed(at_broker)["letters"]] == [other]
         settled = json.loads(at_broker("dlq", "show", "--json", name).stdout)["settled"]
         assert (settled["as"], settled["because"]) == ("dropped", "an old test")

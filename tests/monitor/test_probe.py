@@ -120,10 +120,10 @@ async def test_a_probe_that_comes_and_goes_is_proved_in_the_market_of_probes(ser
 async def test_probes_are_proved_at_once_after_the_clock_was_set_back(service: Service):
     service.keeps_newest = True
     day_ms = 86_400_000
-    ahead = Prober(load_settings(probe_late_s=0.02), service, clock=lambda: 11 * day_ms)  # type: ignore[arg-type]
+    ahead = Prober(load_settings(probe_late_s=1.0), service, clock=lambda: 11 * day_ms)  # type: ignore[arg-type]
     for _ in IDS:
         assert (await ahead.probe()).outcome is Outcome.PROVED
-    right = Prober(load_settings(probe_late_s=0.02), service, clock=lambda: 10 * day_ms)  # type: ignore[arg-type]
+    right = Prober(load_settings(probe_late_s=1.0), service, clock=lambda: 10 * day_ms)  # type: ignore[arg-type]
     await right.clear(0)
     assert (await right.probe()).outcome is Outcome.PROVED
 
@@ -199,7 +199,14 @@ async def test_a_change_is_told_once_and_a_failure_that_nobody_foresaw_stops_not
         """The test has seen enough."""
 
     class Made:
-        outcomes = iter([Probed(Outcome.PROVED, 0.1, 0.1), ZeroDivisionError(), Probed(Outcome.FAILED, problem="gone")])
+        outcomes = iter(
+            [
+                Probed(Outcome.PROVED, 0.1, 0.1),
+                ZeroDivisionError(),
+                Probed(Outcome.FAILED, problem="gone"),
+                Probed(Outcome.LATE, 6.753862801997457, 0.1),
+            ]
+        )
 
         async def clear(self, older_than_s: float) -> list[str]:
             raise Unavailable("look-up service", "gone")
@@ -215,7 +222,10 @@ async def test_a_change_is_told_once_and_a_failure_that_nobody_foresaw_stops_not
     metrics = Metrics(CollectorRegistry())
     with pytest.raises(Ended):
         await keep_probing(Made(), metrics, 0.0, 5.0)  # type: ignore[arg-type]
-    assert [record.message for record in caplog.records] == ["a probe is failed"]
+    assert [record.message for record in caplog.records] == ["a probe has failed", "a probe is late"]
+    failed, late = (vars(record)["fields"] for record in caplog.records)
+    assert failed.keys() == {"problem"}
+    assert late == {"visible_s": 6.754, "gone_s": 0.1}
     assert metrics.registry.get_sample_value("nearkin_monitor_probes_total", {"outcome": "failed"}) == 2
 
 

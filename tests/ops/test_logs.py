@@ -1,5 +1,6 @@
 import json
 import logging
+import re
 from collections import Counter
 from collections.abc import Callable, Iterator
 
@@ -39,7 +40,8 @@ def test_a_line_for_a_machine_is_one_json_object():
 def test_a_line_for_a_person_is_one_line():
     line = TextLines("indexer-live").format(record(reason="two\nlines"))
 
-    assert line.endswith("WARNING indexer-live: dead letter reason=two\\nlines")
+    assert line.endswith(" WARNING indexer-live: dead letter reason=two\\nlines")
+    assert re.match(r"\d{4}-\d\d-\d\d \d\d:\d\d:\d\d\.\d{3} ", line)
 
 
 @pytest.mark.parametrize("shape", [JsonLines, TextLines])

@@ -93,6 +93,13 @@ def test_a_file_sets_what_the_environment_does_not(monkeypatch, tmp_path):
     assert key.get_secret_value() == "s3cret"
 
 
+def test_a_folder_of_secrets_that_is_not_there_is_refused(monkeypatch, tmp_path):
+    monkeypatch.setenv("NEARKIN_SECRETS_DIR", str(tmp_path / "nowhere"))
+
+    with pytest.raises(Misconfigured, match=r"^NEARKIN_SECRETS_DIR: there is no folder"):
+        load_settings()
+
+
 SECRETS = [name for name, field in Settings.model_fields.items() if "SecretStr" in str(field.annotation)]
 
 

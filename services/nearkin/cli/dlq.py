@@ -254,7 +254,8 @@ def replay(
             _say(console, f"{one.letter.id} stays ({one.error.reason}): {one.error}", style="yellow")
         if len(total.stays) > NAMED:
             _say(console, f"… and {len(total.stays) - NAMED} more stay; --json names all", style="yellow")
-        _say(console, f"{'would send' if dry_run else 'sent'} {total.sent} again, {len(total.stays)} stay")
+        told = f"{'would send' if dry_run else 'sent'} {total.sent} again, {len(total.stays)} stay"
+        _say(console, told if found.letters else "no letter matches")
         if left:
             _say(console, f"{left} newer ones are beyond --limit {limit}: run it again")
         _say_unread(console, found)
@@ -288,7 +289,7 @@ def drop(
         _say(console, f"{count} of {topic}, {reason}")
     if chosen and not yes:
         try:
-            yes = click.confirm(f"Drop {len(chosen)} letters?", err=True)
+            yes = click.confirm(f"Drop {_letters(len(chosen))}?", err=True)
         except click.Abort as nobody:
             raise click.UsageError("nobody answers the question: give --yes") from nobody
         if not yes:
@@ -296,7 +297,7 @@ def drop(
     if chosen:
         with Producer(settings.kafka_bootstrap, security=settings.kafka_security) as producer:
             settle(producer, ((letter, because) for letter in chosen), Settled.DROPPED)
-    _say(console, f"dropped {len(chosen)} letters")
+    _say(console, f"dropped {_letters(len(chosen))}" if found.letters else "no letter matches")
     _say_unread(console, found)
 
 
@@ -305,10 +306,14 @@ def _require_choice(wanted: Wanted, *, everything: bool) -> None:
         raise click.UsageError("which letters? Name some, give a filter such as --reason, or --all")
 
 
+def _letters(count: int) -> str:
+    return "1 letter" if count == 1 else f"{count} letters"
+
+
 def _summary(found: Found) -> str:
-    settled = f"; {found.settled} more are settled" if found.settled else ""
+    settled = f"; besides them {found.settled} settled" if found.settled else ""
     unread = f"; {found.unread} older records were not read (--newest reads more)" if found.unread else ""
-    return f"{len(found.letters)} dead letters{settled}{unread}"
+    return f"{len(found.letters)} dead letter{'s' * (len(found.letters) != 1)}{settled}{unread}"
 
 
 def _say_unread(console: Console, found: Found) -> None:
@@ -374,6 +379,9 @@ def _show(letter: Letter, record: Record, marker: Marker | None) -> None:
         return
     if letter.whole_bytes is not None:
         _say(console, f"its value was cut; the whole lies at {letter.origin} as long as that topic keeps it", "yellow")
+    if not record.value:
+        _say(console, "its value is empty" if letter.origin.startswith("items") else "nothing was kept of its value")
+        return
     for line in _text(record.value).split("\n"):
         console.print(printable(line), highlight=False, soft_wrap=True)
 

@@ -16,7 +16,7 @@ from rich.text import Text
 
 import nearkin
 from nearkin.cli.printable import printable
-from nearkin.cli.target import data_option, target
+from nearkin.cli.target import data_option, stack_that_serves, target
 from nearkin.cli.terminal import terminal
 
 if TYPE_CHECKING:
@@ -46,6 +46,12 @@ def status(as_json: bool, watch: bool, every_s: float, data: Path | None) -> Non
     for library in ("aiokafka", "grpc"):  # what they log of a part that is away stands in the table
         logging.getLogger(library).addHandler(logging.NullHandler())
         logging.getLogger(library).propagate = False
+    if not settings.monitor_parts and stack_that_serves("broker", click.get_current_context()) is None:
+        click.echo(
+            f"no `nearkin up` runs on {settings.up_data}, and NEARKIN_MONITOR_PARTS names no services: only the "
+            "engines are asked, by their settings",
+            err=True,
+        )
     healthy = True
 
     async def look() -> None:

@@ -52,7 +52,7 @@ SERVICES = ("indexer-live", "indexer-bulk", "feedback", "lookup", "monitor")
 NOT_HERE = ("NEARKIN_REDIS_USERNAME", "NEARKIN_REDIS_PASSWORD", "NEARKIN_INDEX_CERT", "NEARKIN_INDEX_KEY")
 
 #: What a worker's end means: the broker keeps its partitions for it until its session ends (6 s), and it must start.
-WAIT = "wait meanwhile, some 15 s"
+WAIT = "meanwhile, some 15 s"
 
 _SERVING = health_pb2.HealthCheckResponse.SERVING
 _STOP_SIGNALS = (signal.SIGTERM, signal.SIGINT, signal.SIGHUP)
@@ -224,7 +224,7 @@ def _programs(
         "NEARKIN_QDRANT_URL": endpoints.qdrant,
         "NEARKIN_LOOKUP_LISTEN": endpoints.lookup,
         "NEARKIN_LOOKUP_TLS": str(settings.lookup_cert is not None).lower(),
-        "NEARKIN_LOG_FORMAT": "text",
+        "NEARKIN_LOG_FORMAT": "json" if settings.log_format == "json" else "text",  # files that a person reads
     }
     if endpoints.redis:
         environment["NEARKIN_REDIS_URL"] = endpoints.redis
@@ -274,12 +274,12 @@ def _programs(
         Program(
             "index", [sys.executable, *owner], lambda: _serves(index), environment=environment, ready_s=INDEX_READY_S
         ),
-        service("indexer-live", "nearkin.indexer", ("broker",), f"new items {WAIT}", NEARKIN_INDEXER_LANE="live"),
+        service("indexer-live", "nearkin.indexer", ("broker",), f"new items wait {WAIT}", NEARKIN_INDEXER_LANE="live"),
         service(
             "indexer-bulk",
             "nearkin.indexer",
             ("broker",),
-            f"the bulk lane {WAIT}",
+            f"the bulk lane waits {WAIT}",
             nice=last,
             NEARKIN_INDEXER_LANE="bulk",
         ),
@@ -289,7 +289,9 @@ def _programs(
         port = _port(endpoints.redis.removesuffix("/0"))
         (data / "redis").mkdir(exist_ok=True)
         programs.insert(1, Program("redis", redis_command(binary, port, data / "redis"), lambda: redis_answers(port)))
-        programs.insert(-1, service("feedback", "nearkin.feedback", ("broker",), f"new feedback {WAIT}", "redis", last))
+        programs.insert(
+            -1, service("feedback", "nearkin.feedback", ("broker",), f"new feedback waits {WAIT}", "redis", last)
+        )
     else:
         report("redis", "there is no redis-server here: going without, so feedback is not counted")
     programs.append(_monitor(endpoints, environment, last))

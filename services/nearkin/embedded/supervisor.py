@@ -323,7 +323,7 @@ class Supervisor:
             _kill_group(process.pid)
             raise
         child.is_ready.set()
-        self._report(child.program.name, f"ready after {time.monotonic() - began:.1f} s")
+        self._report(child.program.name, f"ready after {time.monotonic() - began:.1f} s (process {process.pid})")
 
     async def _read(self, child: _Child, process: asyncio.subprocess.Process) -> None:
         """Move what a program writes to its log, to the terminal if asked, and into its last words."""

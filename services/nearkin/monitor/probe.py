@@ -226,11 +226,20 @@ async def keep_probing(prober: Prober, metrics: Metrics, every_s: float, late_s:
         if probed.outcome is not said:
             said = probed.outcome
             tell = log.info if said is Outcome.PROVED else log.error
-            tell(
-                "probes are proved" if said is Outcome.PROVED else f"a probe is {said.value}",
-                extra=fields(visible_s=probed.visible_s, gone_s=probed.gone_s, problem=probed.problem),
-            )
+            words = {
+                Outcome.PROVED: "probes are proved",
+                Outcome.LATE: "a probe is late",
+                Outcome.FAILED: "a probe has failed",
+            }
+            tell(words[said], extra=fields(**_told(probed)))
         await asyncio.sleep(max(0.0, every_s - (time.monotonic() - began)))
+
+
+def _told(probed: Probed) -> dict[str, object]:
+    """What a line says of a probe: what is known of it."""
+    times = {"visible_s": probed.visible_s, "gone_s": probed.gone_s}
+    told: dict[str, object] = {name: round(seconds, 3) for name, seconds in times.items() if seconds is not None}
+    return told | ({"problem": probed.problem} if probed.problem else {})
 
 
 def count(probed: Probed, metrics: Metrics) -> None:

@@ -106,7 +106,7 @@ class JsonLines(logging.Formatter):
 
 
 class TextLines(logging.Formatter):
-    """One line for a person: time, level, process, words, name=value."""
+    """One line for a person: date and time of this machine, level, process, words, name=value."""
 
     def __init__(self, process: str) -> None:
         super().__init__()
@@ -114,7 +114,7 @@ class TextLines(logging.Formatter):
 
     def format(self, record: logging.LogRecord) -> str:
         """The record as one line of text; line breaks inside are escaped."""
-        when = time.strftime("%H:%M:%S", time.localtime(record.created)) + f".{int(record.msecs):03d}"
+        when = time.strftime("%Y-%m-%d %H:%M:%S", time.localtime(record.created)) + f".{int(record.msecs):03d}"
         facts = "".join(f" {name}={value}" for name, value in _facts(record).items())
         words = f"{record.getMessage()}{facts}".replace("\r", "\\r").replace("\n", "\\n")
         return f"{when} {record.levelname:<7} {self._process}: {words}"

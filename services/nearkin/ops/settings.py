@@ -509,6 +509,13 @@ def load_settings(**overrides: object) -> Settings:
         Misconfigured: a value is wrong; names the setting and what would be right, never a secret's value.
     """
     secrets = os.environ.get("NEARKIN_SECRETS_DIR")
+    if secrets and not Path(secrets).is_dir():
+        raise Misconfigured(
+            f"there is no folder {secrets!r}",
+            field="NEARKIN_SECRETS_DIR",
+            remedy="name the folder that holds the files of secrets, or leave it out",
+            reason="setting",
+        )
     try:
         return Settings(_secrets_dir=secrets, **overrides)  # type: ignore[call-arg, arg-type]  # a keyword of pydantic-settings
     except ValidationError as error:

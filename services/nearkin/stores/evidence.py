@@ -312,9 +312,10 @@ class RedisEvidence:
         return f"{self._prefix}:former"
 
     def _other_half_life(self, held: bytes) -> Misconfigured:
+        held_days, days = int(held) / DAY_MS, self._rules.half_life_ms / DAY_MS
         return Misconfigured(
-            f"this Redis counts with a half-life of {int(held)} ms, not {self._rules.half_life_ms}",
-            field="half_life_ms",
+            f"this Redis counts with a half-life of {held_days:g} days, not {days:g}",
+            field="NEARKIN_EVIDENCE_HALF_LIFE_DAYS",
             remedy="use the half-life that it was begun with, or an empty Redis",
             reason="half_life",
         )
