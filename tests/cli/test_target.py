@@ -3,7 +3,7 @@ from pathlib import Path
 
 import pytest
 
-from nearkin.cli.target import target
+from nearkin.cli.target import settings_beside, target
 from nearkin.embedded.endpoints import FORMAT, Endpoints, write_endpoints
 from nearkin.embedded.owned_folder import OwnedFolder
 
@@ -57,3 +57,16 @@ def test_an_engine_that_the_environment_names_is_spoken_to_as_it_says(
     assert settings.redis_username == "evidence"
     assert settings.redis_password is not None
     assert settings.lookup_address == STACK.lookup
+
+
+@pytest.mark.usefixtures("stack")
+def test_a_stack_of_a_commands_own_is_spoken_to_in_the_open_and_a_kafka_that_it_was_given_as_the_environment_says() -> (
+    None
+):
+    own, lent = settings_beside(STACK), settings_beside(STACK, own_broker=False)
+
+    assert own.kafka_security.protocol == "PLAINTEXT"
+    assert lent.kafka_security.protocol == "SASL_SSL"
+    for settings in (own, lent):
+        assert (settings.redis_url, settings.redis_username, settings.redis_password) == (STACK.redis, "", None)
+        assert settings.clock == "stream"

@@ -170,21 +170,18 @@ async def _demonstrate(
 ) -> None:
     from nearkin.cli.read_freshness import ages_between, read_counts
     from nearkin.cli.replay_purchases import replay_purchases
-    from nearkin.cli.target import addresses_of
+    from nearkin.cli.target import settings_beside
     from nearkin.client.lookup import LookupClient
     from nearkin.client.producer import Producer
     from nearkin.client.prove_searchable import Proofs
     from nearkin.embedded.catalogue.online_retail import load_catalogue
-    from nearkin.ops.settings import load_settings
 
     catalogue = load_catalogue()
     older = [one for one in catalogue if one.first_sold < HELD_BACK_FROM]
     newer = [one for one in catalogue if one.first_sold >= HELD_BACK_FROM]
     figures.catalogue_items, figures.new_items = len(catalogue), len(newer)
     live = stack.endpoints.metrics["indexer-live"]
-    # Whatever stands in the environment of how brokers are spoken to is not of the embedded one.
-    protocol = {} if kafka else {"kafka_protocol": "plaintext"}
-    settings = load_settings(**addresses_of(stack.endpoints), **protocol, clock="stream")
+    settings = settings_beside(stack.endpoints, own_broker=kafka is None)
     with Producer(settings.kafka_bootstrap, security=settings.kafka_security) as producer:
         async with LookupClient.by_settings(settings) as lookups:
             with _progress(console) as progress:

@@ -22,7 +22,7 @@ from nearkin.cli.printable import printable
 from nearkin.cli.publish import Outcomes
 from nearkin.cli.similar import MOST
 from nearkin.cli.split import TimeType
-from nearkin.cli.target import addresses_of, data_option, target
+from nearkin.cli.target import data_option, settings_beside, target
 from nearkin.cli.terminal import terminal
 from nearkin.client.producer import Producer, now_ms
 from nearkin.contracts.topics import ITEMS_BULK
@@ -239,12 +239,11 @@ def _beside_its_own(work: "Callable[[Settings], Any]", console: Console) -> dict
     from nearkin.cli.replay_visits import REPLAYING
     from nearkin.cli.show_stack import Reporter
     from nearkin.embedded.stack import StopRequested, run_stack
-    from nearkin.ops.settings import load_settings
 
     folder = Path(tempfile.mkdtemp(prefix="nearkin-evaluate-"))
 
     async def beside(stack: "Stack") -> dict[Ranking, Answers]:
-        found: dict[Ranking, Answers] = await work(load_settings(**addresses_of(stack.endpoints), clock="stream"))
+        found: dict[Ranking, Answers] = await work(settings_beside(stack.endpoints))
         return found
 
     try:

@@ -1,6 +1,6 @@
 """Which stack a command speaks to: what the environment names, else the one that `nearkin up` runs on the folder."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -43,10 +43,7 @@ def target(data: Path | None) -> Settings:
     found = addresses_of(running)
     if data is None:
         found = {name: value for name, value in found.items() if name not in settings.model_fields_set}
-    if "kafka_bootstrap" in found:
-        found["kafka_protocol"] = "plaintext"  # whatever stands in the environment is of other brokers
-    if "redis_url" in found:
-        found |= {"redis_username": "", "redis_password": None}
+    found |= _in_the_open(found)
     if (context := click.get_current_context(silent=True)) is not None:
         context.meta[_SERVED] = {
             engine: data or settings.up_data for engine, name in _ADDRESSES.items() if name in found
@@ -66,6 +63,26 @@ def addresses_of(running: Endpoints) -> dict[str, object]:
         "monitor_engines": "broker,index,redis,lookup" if running.redis else "broker,index,lookup",
     }
     return found | ({"redis_url": running.redis} if running.redis else {})
+
+
+def settings_beside(running: Endpoints, *, own_broker: bool = True) -> Settings:
+    """The settings by which a command speaks to a stack that it started itself, on the clock of a log of the past.
+
+    Args:
+        running: where the stack is.
+        own_broker: whether its broker is the embedded one; another one is spoken to as the environment says.
+    """
+    found = addresses_of(running)
+    spoken = _in_the_open(found)
+    if not own_broker:
+        del spoken["kafka_protocol"]
+    return load_settings(**found, **spoken, clock="stream")
+
+
+def _in_the_open(found: Mapping[str, object]) -> dict[str, object]:
+    """How the embedded engines among some addresses are spoken to: what the environment says is of other engines."""
+    brokers: dict[str, object] = {"kafka_protocol": "plaintext"} if "kafka_bootstrap" in found else {}
+    return brokers | ({"redis_username": "", "redis_password": None} if "redis_url" in found else {})
 
 
 def stack_that_serves(engine: str, context: click.Context) -> Path | None:

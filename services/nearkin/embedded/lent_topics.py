@@ -5,6 +5,7 @@ a Kafka that has any of these topics is left as it is.
 """
 
 import contextlib
+import logging
 from collections.abc import Iterator
 
 from kafka import KafkaAdminClient
@@ -14,6 +15,11 @@ from nearkin.contracts.topics import TOPICS
 from nearkin.core.errors import Misconfigured, Unavailable
 from nearkin.ops.settings import Settings
 from nearkin.ops.topics import apply_topics, check_topics
+
+log = logging.getLogger(__name__)
+
+#: How long a broker that is away is waited for, in milliseconds.
+DELETE_MS = 10_000
 
 
 @contextlib.contextmanager
@@ -41,12 +47,25 @@ def lent_topics(settings: Settings) -> Iterator[None]:
     try:
         apply_topics(bootstrap, partitions, replication, security=security).require()
         yield
-    finally:
+    except BaseException:
         try:
-            admin = KafkaAdminClient(bootstrap_servers=bootstrap, **security.options())
-            try:
-                admin.delete_topics(names)
-            finally:
-                admin.close()
-        except KafkaError as error:
-            raise Unavailable("broker", f"the topics of the demonstration stay at {bootstrap}") from error
+            _delete(settings, names)
+        except Unavailable as left:
+            log.warning("%s", left)  # beside what failed before, which is what matters
+        raise
+    _delete(settings, names)
+
+
+def _delete(settings: Settings, names: list[str]) -> None:
+    bootstrap = settings.kafka_bootstrap
+    try:
+        admin = KafkaAdminClient(
+            bootstrap_servers=bootstrap, bootstrap_timeout_ms=DELETE_MS, **settings.kafka_security.options()
+        )
+        try:
+            admin.delete_topics(names)
+        finally:
+            admin.close()
+    except KafkaError as error:
+        why = f"the topics of the demonstration stay at {bootstrap} ({type(error).__name__}): delete them by hand"
+        raise Unavailable("broker", why) from error
