@@ -7,7 +7,6 @@ one that cannot be used then changes nothing. Health is open to everybody: whoev
 import hashlib
 import hmac
 import logging
-import time
 from collections.abc import Awaitable, Callable
 from pathlib import Path
 from typing import Annotated, Any
@@ -19,9 +18,9 @@ from grpc_health.v1 import health
 from nearkin.contracts.v1 import lookup_pb2 as wire
 from nearkin.core.errors import Misconfigured
 from nearkin.core.probe import PROBE_MARKET
+from nearkin.ops.followed import Followed
 from nearkin.ops.logs import fields
 from nearkin.ops.metrics import Metrics
-from nearkin.ops.tls import Seen, seen
 
 log = logging.getLogger(__name__)
 
@@ -68,36 +67,17 @@ class TokenFile:
     """
 
     def __init__(self, path: Path) -> None:
-        self._path = path
-        self._seen: Seen = seen([path])
-        self._looked_at = time.monotonic()
-        self._tokens = read_tokens(path)
+        self._tokens = Followed("the tokens", [path], lambda: read_tokens(path), LOOK_EVERY_S)
 
     def find(self, shown: str) -> Token | None:
         """The token that somebody shows; None where there is none such. It takes as long whichever it is."""
-        self._follow()
+        self._tokens.look()
         digest = hashlib.sha256(shown.encode(errors="surrogateescape")).hexdigest()
         found = None
-        for token in self._tokens:
+        for token in self._tokens.held:
             if hmac.compare_digest(token.sha256, digest):
                 found = token
         return found
-
-    def _follow(self) -> None:
-        now = time.monotonic()
-        if now - self._looked_at < LOOK_EVERY_S:
-            return
-        self._looked_at = now
-        found = seen([self._path])
-        if found == self._seen:
-            return
-        self._seen = found
-        try:
-            self._tokens = read_tokens(self._path)
-        except Misconfigured as error:
-            log.error("the tokens have changed and cannot be used", extra=fields(problem=str(error)))
-        else:
-            log.info("the tokens have changed", extra=fields(names=[token.name for token in self._tokens]))
 
 
 def read_tokens(path: Path) -> tuple[Token, ...]:

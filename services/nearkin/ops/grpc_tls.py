@@ -5,20 +5,16 @@ made with, so whoever holds one makes another when they change.
 """
 
 import asyncio
-import logging
 import ssl
 import threading
-import time
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
 import grpc
 
-from nearkin.core.errors import Misconfigured
-from nearkin.ops.tls import Seen, Tls, require_pair, seen
-
-log = logging.getLogger(__name__)
+from nearkin.ops.followed import Followed
+from nearkin.ops.tls import Tls, require_pair
 
 #: How often a channel's files are looked at, at most, and how long the calls of a former channel may take, in seconds.
 LOOK_EVERY_S, GRACE_S = 1.0, 60.0
@@ -56,8 +52,7 @@ class FollowingChannel:
     def __init__(self, make: Callable[..., Any], target: str, tls: Tls, options: Sequence[tuple[str, Any]]) -> None:
         self._make, self._target, self._tls, self._options = make, target, tls, options
         self._lock = threading.Lock()
-        self._seen, self._looked_at = seen(tls.files), time.monotonic()
-        self._channel = self._open()
+        self._followed = Followed("files of TLS", tls.files, self._open, LOOK_EVERY_S)
         self._calls: dict[str, Any] = {}
         self._closing: set[asyncio.Task[None]] = set()
 
@@ -69,7 +64,7 @@ class FollowingChannel:
                 self._follow()
                 method = self._calls.get(path)
                 if method is None:
-                    method = self._calls[path] = self._channel.unary_unary(path, *arguments, **options)
+                    method = self._calls[path] = self._followed.held.unary_unary(path, *arguments, **options)
             return method(*request, **how)
 
         return call
@@ -79,26 +74,13 @@ class FollowingChannel:
 
     def close(self, *grace: float | None) -> Any:
         """Close it; awaitable where the channel's own is."""
-        return self._channel.close(*grace)
+        return self._followed.held.close(*grace)
 
     def _follow(self) -> None:
-        now = time.monotonic()
-        if now - self._looked_at < LOOK_EVERY_S:
+        former = self._followed.held
+        if not self._followed.look():
             return
-        self._looked_at = now
-        found = seen(self._tls.files)
-        if found == self._seen:
-            return
-        self._seen = found
-        try:
-            opened = self._open()
-        except Misconfigured as error:
-            log.error("files of TLS have changed and cannot be used", extra={"fields": {"problem": str(error)}})
-            return
-        former, self._channel = self._channel, opened
         self._calls.clear()
-        names = [str(file) for file in self._tls.files]
-        log.info("files of TLS have changed and are used", extra={"fields": {"files": names}})
         if isinstance(former, grpc.aio.Channel):
             closing = asyncio.get_running_loop().create_task(former.close(GRACE_S))
             self._closing.add(closing)
@@ -127,29 +109,18 @@ class ServerCertificate:
 
     def __init__(self, cert: Path, key: Path | None = None, client_ca: Path | None = None) -> None:
         self._cert, self._key, self._client_ca = cert, key or cert, client_ca
-        self._files = tuple(file for file in (cert, key, client_ca) if file is not None)
-        self._seen: Seen = seen(self._files)
-        self._first = self._load()
+        files = [file for file in (cert, key, client_ca) if file is not None]
+        self._followed = Followed("files of TLS", files, self._load)
 
     def credentials(self) -> grpc.ServerCredentials:
         """For `add_secure_port`."""
         return grpc.dynamic_ssl_server_credentials(
-            self._first, self._changed, require_client_authentication=self._client_ca is not None
+            self._followed.held, self._changed, require_client_authentication=self._client_ca is not None
         )
 
     def _changed(self) -> Any:
         """The files' contents where they are others than before, else None; gRPC calls it at every connection."""
-        found = seen(self._files)
-        if found == self._seen:
-            return None
-        self._seen = found
-        try:
-            loaded = self._load()
-        except Misconfigured as error:
-            log.error("files of TLS have changed and cannot be used", extra={"fields": {"problem": str(error)}})
-            return None
-        log.info("files of TLS have changed and are used", extra={"fields": {"files": [str(f) for f in self._files]}})
-        return loaded
+        return self._followed.held if self._followed.look() else None
 
     def _load(self) -> Any:
         require_pair(ssl.create_default_context(ssl.Purpose.CLIENT_AUTH), self._cert, self._key)

@@ -1,23 +1,16 @@
 """TLS of a connection that we open: whom it trusts, and what it shows of itself, by files that may be exchanged.
 
 Whoever holds a context of here uses what the files say now: they are looked at whenever a connection is opened, so a
-rotated certificate needs no restart. Files that cannot be used while they are being exchanged are told, and what was
-read before stays in force.
+rotated certificate needs no restart.
 """
 
-import logging
 import ssl
-from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Self
 
 from nearkin.core.errors import Misconfigured
-
-log = logging.getLogger(__name__)
-
-#: What tells one content of some files from another: of each its inode, size and time of change; 0 where it is away.
-Seen = tuple[tuple[int, int, int], ...]
+from nearkin.ops.followed import Followed
 
 
 @dataclass(frozen=True, slots=True)
@@ -76,30 +69,14 @@ def require_pair(context: ssl.SSLContext, cert: Path | str, key: Path | str | No
         raise _unusable(cert, "a certificate, and its private key there or in a file of its own", error) from error
 
 
-def seen(files: Iterable[Path]) -> Seen:
-    """How some files are now, to be compared with how they are later."""
-    found = []
-    for file in files:
-        try:
-            stat = file.stat()
-        except OSError:
-            found.append((0, 0, 0))
-        else:
-            found.append((stat.st_ino, stat.st_size, stat.st_mtime_ns))
-    return tuple(found)
-
-
 class _Following(ssl.SSLContext):
     """A client's context that opens each connection by a context of what the files hold at that moment."""
 
-    _tls: Tls
-    _seen: Seen
-    _now: ssl.SSLContext
+    _followed: Followed[ssl.SSLContext]
 
     def __new__(cls, tls: Tls) -> Self:
         self = super().__new__(cls, ssl.PROTOCOL_TLS_CLIENT)
-        self._tls, self._seen = tls, seen(tls.files)
-        self._now = tls.load()
+        self._followed = Followed("files of TLS", tls.files, tls.load)
         return self
 
     def wrap_socket(self, *arguments: Any, **options: Any) -> ssl.SSLSocket:
@@ -109,17 +86,8 @@ class _Following(ssl.SSLContext):
         return self._current().wrap_bio(*arguments, **options)
 
     def _current(self) -> ssl.SSLContext:
-        found = seen(self._tls.files)
-        if found != self._seen:
-            self._seen = found
-            try:
-                self._now = self._tls.load()
-            except Misconfigured as error:
-                log.error("files of TLS have changed and cannot be used", extra={"fields": {"problem": str(error)}})
-            else:
-                names = [str(file) for file in self._tls.files]
-                log.info("files of TLS have changed and are used", extra={"fields": {"files": names}})
-        return self._now
+        self._followed.look()
+        return self._followed.held
 
 
 def _no_password() -> str:
