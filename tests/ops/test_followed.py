@@ -1,7 +1,5 @@
 """Files that are exchanged while somebody uses what they hold."""
 
-import os
-
 import pytest
 
 from nearkin.core.errors import Misconfigured
@@ -26,7 +24,7 @@ def test_what_has_changed_is_held_from_the_next_look_on(file):
     followed = Followed("the tokens", [file], file.read_text)
     coming = file.with_name("coming")
     coming.write_text("other")
-    os.replace(coming, file)
+    coming.replace(file)
     assert (followed.look(), followed.held) == (True, "other")
     assert (followed.look(), followed.held) == (False, "other")
 
