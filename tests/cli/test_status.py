@@ -77,6 +77,12 @@ def test_a_part_that_is_down_makes_the_whole_unhealthy_and_what_is_not_known_is_
     assert (fields["index"], fields["dead_letters"], fields["probes"], fields["lanes"]) == (None, None, None, [])
 
 
+def test_a_broker_without_topics_is_not_said_to_be_silent():
+    page = shown(made(lanes=(), dead_letters={}))
+    assert "the broker has none of the topics" in page
+    assert "does not answer" not in page
+
+
 def test_probes_that_are_not_found_make_the_whole_unhealthy_though_every_part_answers():
     assert not made(problem="no probe item was found and gone again for 90 s").is_healthy
 

@@ -48,7 +48,8 @@ def test_another_number_of_partitions_is_told_with_the_remedy(broker):
     apply_topics(broker.bootstrap, 2, 1)
     report = apply_topics(broker.bootstrap, 4, 1)
     assert [(m.found, m.wanted) for m in report.mismatches] == [("2", "4")] * len(TOPICS)
-    assert "NEARKIN_ITEMS_PARTITIONS=2" in report.mismatches[0].remedy
+    assert "NEARKIN_ITEMS_PARTITIONS=2, or add partitions" in report.mismatches[0].remedy
+    assert "cannot be taken away" in check_topics(broker.bootstrap, 1, 1).mismatches[0].remedy
     with pytest.raises(Misconfigured, match="number of partitions is 2, must be 4"):
         report.require()
 

@@ -141,7 +141,7 @@ def as_tables(now: "Status") -> Group:
     for lane in now.lanes:
         lanes.add_row(lane.name, lane.topic, str(sum(lane.waiting.values())), _by_partition(lane), _age(lane.oldest_s))
     lines = [
-        "lag cannot be told: the broker does not answer" if not now.lanes else "",
+        "" if now.lanes else f"lag cannot be told: {_no_lanes(now)}",
         f"index: {now.index.points} items, {now.index.tombstones} tombstones"
         if now.index
         else "index: it cannot be asked",
@@ -151,6 +151,11 @@ def as_tables(now: "Status") -> Group:
     verdict = Text("healthy", "bold green") if now.is_healthy else Text(now.problem or "something is down", "bold red")
     said = [printable(line) for line in lines if line]
     return Group(parts, *([lanes] if now.lanes else []), *said, verdict)
+
+
+def _no_lanes(now: "Status") -> str:
+    # Dead letters are asked of the same broker, so it answered where they can be told.
+    return "the broker does not answer" if now.dead_letters is None else "the broker has none of the topics"
 
 
 def _by_partition(lane: "Lane") -> str:

@@ -193,8 +193,12 @@ def _compare(admin: Any, topics: Sequence[Topic], partitions: int, replication: 
                     "the number of partitions",
                     str(len(layout)),
                     str(partitions),
-                    f"set NEARKIN_ITEMS_PARTITIONS={len(layout)}, or delete the topic, apply again and publish again "
-                    "(adding partitions would move keys and break the order of a key's events)",
+                    f"set NEARKIN_ITEMS_PARTITIONS={len(layout)}, or "
+                    + (
+                        "add partitions as docs/operations.md says"
+                        if len(layout) < partitions
+                        else "delete the topic, apply again and publish again, as partitions cannot be taken away"
+                    ),
                 )
             )
         replicas = min((len(partition["replica_nodes"]) for partition in layout), default=replication)
