@@ -54,6 +54,28 @@ async def test_letters_are_counted_by_topic_and_reason_until_they_are_settled(bo
         await broker.close()
 
 
+async def test_letters_and_markers_that_came_as_one_batch_are_all_counted(bootstrap):
+    broker = BrokerSide(bootstrap)
+    reason = [("nearkin-reason", b"not_json")]
+    try:
+        read = ReadDeadLetters(broker)
+        with KafkaProducer(bootstrap_servers=bootstrap, linger_ms=1000, batch_size=2**20) as producer:
+            letters = [producer.send(ITEMS_DLQ, b"{}", b"k", headers=reason, partition=0) for _ in range(600)]
+            producer.flush()
+            assert await read() == {(ITEMS_DLQ, "not_json"): 600}
+            for letter in letters[:400]:
+                headers = marker_headers(
+                    LetterId(ITEMS_DLQ, 0, letter.get(30).offset), Settled.DROPPED, "test", 1_800_000_000_000
+                )
+                producer.send(ITEMS_DLQ, key=b"k", headers=headers, partition=0)
+            producer.flush()
+        assert await read() == {(ITEMS_DLQ, "not_json"): 200}
+        assert await read() == {(ITEMS_DLQ, "not_json"): 200}
+        assert await ReadDeadLetters(broker)() == {(ITEMS_DLQ, "not_json"): 200}
+    finally:
+        await broker.close()
+
+
 async def test_of_a_flood_the_newest_are_counted_and_a_reason_that_is_gone_is_told_as_none(bootstrap, monkeypatch):
     monkeypatch.setattr(read_dead_letters, "NEWEST", 20)
     broker = BrokerSide(bootstrap)
