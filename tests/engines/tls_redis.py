@@ -14,7 +14,7 @@ from waiting import until
 
 #: What the evidence needs, as docs/security.md says: its own keys, and these commands.
 USER, PASSWORD = "evidence", "s3cret-redis"
-RIGHTS = "~nk:* -@all +@read +@write +@scripting +@connection +info +cluster|slots +command"
+RIGHTS = "~nk:* -@all +@read +@write +@scripting +@connection -@dangerous +info +cluster|slots +command"
 
 
 class NoTlsRedis(Exception):

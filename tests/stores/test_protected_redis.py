@@ -101,6 +101,12 @@ async def test_evidence_is_counted_by_mutual_tls_as_a_user_with_no_more_rights_t
     assert await problem(settings_for(redis, authority, mine)) is None
 
 
+def test_that_user_may_neither_empty_nor_disturb_what_others_have_there(redis: TlsRedis) -> None:
+    for command in ("FLUSHALL", "FLUSHDB", "SWAPDB 0 1", "KEYS *", "CLIENT KILL TYPE normal", "SET other 1"):
+        assert "no permissions" in redis.ask("ACL", "DRYRUN", USER, *command.split()), command
+    assert redis.ask("ACL", "DRYRUN", USER, "SET", "nk:own", "1") == "OK"
+
+
 async def test_a_password_of_the_url_serves_too(redis: TlsRedis, authority: Authority, mine: Pair) -> None:
     url = redis.url.replace("://", f"://{USER}:{PASSWORD}@")
 
