@@ -213,10 +213,10 @@ class ComposeRun:
     def _service(self, name: str) -> Service:
         file = SERVICES[name]
         folder = self._folder / name
-        (folder / "secrets").mkdir(parents=True)
-        (folder / "bin").mkdir()
+        (folder / "bin").mkdir(parents=True)
         paths = {"/run/secrets": str(folder / "secrets")}
         for secret in file.get("secrets", []):
+            (folder / "secrets").mkdir(exist_ok=True)  # there is none in a container without secrets
             source, target = (secret, secret) if isinstance(secret, str) else (secret["source"], secret["source"])
             shutil.copy(self._folder / COMPOSE["secrets"][source]["file"], folder / "secrets" / target)
         for volume in file.get("volumes", []):

@@ -99,6 +99,11 @@ def test_a_setting_is_one_that_there_is_with_a_value_that_is_taken(name, monkeyp
 
 
 @pytest.mark.parametrize("name", OURS)
+def test_a_service_looks_for_secrets_where_it_has_any_and_nowhere_else(name):
+    assert bool(SERVICES[name]["secrets"]) == bool(SERVICES[name]["environment"]["NEARKIN_SECRETS_DIR"])
+
+
+@pytest.mark.parametrize("name", OURS)
 def test_a_service_has_longer_to_end_than_it_may_take(name):
     grace = seconds_of(SERVICES[name]["stop_grace_period"])
 

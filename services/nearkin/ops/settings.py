@@ -517,7 +517,7 @@ def load_settings(**overrides: object) -> Settings:
             reason="setting",
         )
     try:
-        return Settings(_secrets_dir=secrets, **overrides)  # type: ignore[call-arg, arg-type]  # a keyword of pydantic-settings
+        return Settings(_secrets_dir=secrets or None, **overrides)  # type: ignore[call-arg, arg-type]  # a keyword of pydantic-settings
     except ValidationError as error:
         first = error.errors(include_url=False)[0]
         name = str(first["loc"][0])
