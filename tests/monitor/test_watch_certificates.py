@@ -57,6 +57,12 @@ async def test_one_that_is_expired_or_not_there_is_no_news(tmp_path):
         assert told("127.0.0.1:1") is None
 
 
+async def test_a_host_that_cannot_be_resolved_does_not_end_the_monitor():
+    settings = load_settings(redis_url="rediss://a..b:6379/0")
+    with pytest.raises(TimeoutError):
+        await asyncio.wait_for(watch_certificates(settings, Metrics(CollectorRegistry()), 0.01), 1)
+
+
 @pytest.mark.parametrize(
     ("set_to", "looked_at"),
     [

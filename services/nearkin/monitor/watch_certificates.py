@@ -86,7 +86,7 @@ async def watch_certificates(settings: Settings, metrics: Metrics, every_s: floa
             address = f"{shown.host}:{shown.port}"
             try:
                 expires = await asyncio.to_thread(expires_at, shown)
-            except (OSError, Misconfigured) as error:
+            except (OSError, ValueError, Misconfigured) as error:  # a name that no resolver takes is a ValueError
                 log.debug("a certificate cannot be seen", extra={"fields": {"part": shown.part, "problem": str(error)}})
             else:
                 metrics.monitor_certificate_expires.labels(shown.part, address).set(expires)
