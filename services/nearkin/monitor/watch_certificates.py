@@ -4,6 +4,7 @@ A file that was renewed and is not shown yet does not count here, nor one that n
 """
 
 import asyncio
+import contextlib
 import logging
 import socket
 import ssl
@@ -51,7 +52,8 @@ def shown_by(settings: Settings) -> Iterator[Shown]:
         nodes = urlsplit(settings.redis_url).netloc.rpartition("@")[2]
         # The colons of an IPv6 address stand in brackets.
         at_ports = ",".join(node if ":" in node.rpartition("]")[2] else f"{node}:6379" for node in nodes.split(","))
-        yield from (Shown("redis", *at, settings.redis_tls) for at in split_addresses(at_ports))
+        with contextlib.suppress(ValueError):  # of an address that is none the part itself tells
+            yield from [Shown("redis", *at, settings.redis_tls) for at in split_addresses(at_ports)]
     if (tls := settings.qdrant_tls) is not None:
         index = urlsplit(settings.qdrant_url)
         yield Shown("index", index.hostname or "", index.port or 6334, tls)
@@ -86,7 +88,7 @@ async def watch_certificates(settings: Settings, metrics: Metrics, every_s: floa
             address = f"{shown.host}:{shown.port}"
             try:
                 expires = await asyncio.to_thread(expires_at, shown)
-            except (OSError, ValueError, Misconfigured) as error:  # a name that no resolver takes is a ValueError
+            except (OSError, Misconfigured) as error:
                 log.debug("a certificate cannot be seen", extra={"fields": {"part": shown.part, "problem": str(error)}})
             else:
                 metrics.monitor_certificate_expires.labels(shown.part, address).set(expires)
