@@ -212,11 +212,11 @@ ALERTS = (
     ),
     Alert(
         "NearkinRetries",
-        "sum by (job, engine) (rate(nearkin_retries_total[5m])) > 0",
+        "60 * sum by (job, engine) (rate(nearkin_retries_total[5m])) > 0",
         "5m",
         "ticket",
         "An engine keeps failing, and work is tried again and again",
-        "{{ $labels.job }} tries again {{ $value | humanize }} times a second because of {{ $labels.engine }}.",
+        "{{ $labels.job }} tries again {{ $value | humanize }} times a minute because of {{ $labels.engine }}.",
         FRESHNESS,
         "Tries repeated by engine",
     ),
