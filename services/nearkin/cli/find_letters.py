@@ -107,6 +107,9 @@ def find_letters(
     deadline = None if seconds is None else time.monotonic() + seconds
     with _connected(bootstrap, timeout_s, security) as consumer:
         partitions = _partitions(consumer, wanted.topics or SOURCE_OF.keys())
+        if wanted.ids:
+            lie = {(one.topic, one.partition) for one in wanted.ids}
+            partitions = [one for one in partitions if (one.topic, one.partition) in lie]
         if not partitions:
             return Found()
         begins, ends = consumer.beginning_offsets(partitions), consumer.end_offsets(partitions)
@@ -234,8 +237,10 @@ def _read(
     consumer.assign(list(starts))
     for partition, start in starts.items():
         consumer.seek(partition, start)
+    # Kept here: to ask the consumer for one position costs as much as it has partitions.
+    left = {partition for partition, start in starts.items() if start < ends[partition]}
     heard = time.monotonic()
-    while any(consumer.position(partition) < ends[partition] for partition in starts):
+    while left:
         if deadline is not None and time.monotonic() >= deadline:
             return
         polled = consumer.poll(timeout_ms=200)
@@ -245,7 +250,13 @@ def _read(
                 ends[partition] = max(ends[partition], consumer.highwater(partition) or 0)
             for record in batch:
                 yield record_of(record)
+            if batch[-1].offset + 1 < ends[partition]:
+                left.add(partition)
+            else:
+                left.discard(partition)
         if polled:
             heard = time.monotonic()  # only now: whoever takes the records may have taken their time
-        elif time.monotonic() - heard > PATIENCE_S:
+            continue
+        left = {partition for partition in left if consumer.position(partition) < ends[partition]}  # past a gap
+        if left and time.monotonic() - heard > PATIENCE_S:
             raise Unavailable("broker", "it gives nothing more of the dead letters that it says it has")
