@@ -98,7 +98,9 @@ class Figures:
 )
 @click.option("--keep", is_flag=True, help="Leave everything running at the end, until Ctrl-C.")
 def demo(json_file: Path | None, kafka: str | None, keep: bool) -> None:
-    """Stream a real catalogue through the whole stack, find what was published a moment ago, and learn from purchases.
+    """Stream a real catalogue through the whole of it.
+
+    Finds what was published a moment ago, and learns from purchases.
 
     Starts broker, Redis, index, workers and look-ups on free ports in a temporary folder, loads the items of a gift
     retailer that were sold before October 2011, streams the newer ones in at 50 a second and proves each one searchable

@@ -123,7 +123,9 @@ _most = click.option(
 
 @click.group()
 def dlq() -> None:
-    """Show the events that were refused (dead letters), send them again after a fix, or drop them.
+    """Show events that were refused, send them again, or drop them.
+
+    Refused events are dead letters; they are sent again after a fix.
 
     A letter that was sent again or dropped stays in its topic until its time is over, and is not shown or counted any
     more. LETTER says where one lies, as `list` writes it: items.v1.dlq:2:17.

@@ -106,7 +106,9 @@ def evaluate(
     running: bool,
     data: Path | None,
 ) -> None:
-    """Evaluate the service on DATASET, through the real pipeline and look-ups.
+    """Evaluate the service itself on a data set.
+
+    DATASET goes through the real pipeline and look-ups.
 
     DATASET is a folder that `nearkin split` made, a log as `nearkin split` reads it (with --cut), or online-retail, the
     data set that ships with Nearkin. Its items are published, and of its visits those before the cut, in time order on

@@ -125,7 +125,9 @@ class Known:
 @click.option("--json", "as_json", is_flag=True, help="Print JSON, with every pair.")
 @data_option
 def evidence(anchor: str, shown: int, clock: str | None, as_json: bool, data: Path | None) -> None:
-    """Show what is remembered of the pairs of the item ID, how far the counting is, and what was refused lately.
+    """Show what is remembered of an item's pairs.
+
+    Tells of the item ID also how far the counting is, and what was refused lately.
 
     Counts are decayed to now. COEC is clicks over expected clicks: 1 where a pair does as its positions do on average.
     Refusals are those of the key ID: of feedback with that anchor, of the visit or the item with that ID. Exits with 4

@@ -55,7 +55,9 @@ def fit(
     half_life_days: int | None,
     weights_id: str | None,
 ) -> None:
-    """Fit the weights of the ranking on each DATASET, and leave them in a file for NEARKIN_RANKING_WEIGHTS.
+    """Fit the weights of the ranking on data sets.
+
+    Leaves them in a file for NEARKIN_RANKING_WEIGHTS.
 
     DATASET is a folder that `nearkin split` made, or online-retail, the data set that ships with Nearkin, at three cuts
     before the one that `nearkin evaluate` reports. Evidence is what was there before a cut, right is what came after

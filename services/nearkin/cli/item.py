@@ -30,7 +30,9 @@ _MEANING = {
 @click.option("--json", "as_json", is_flag=True, help="Print JSON.")
 @data_option
 def item(item_id: str, as_json: bool, data: Path | None) -> None:
-    """Show whether an item is indexed, at which versions, with which bundle and when, and what was refused of it.
+    """Show what the index holds of an item, and what was refused.
+
+    Tells whether it is indexed, at which versions, with which bundle and when.
 
     Refusals are looked for among the newest records of the dead-letter topics: of events of the item, of feedback whose
     anchor it is, and of a visit with that ID. Exits with 4 where the index holds nothing of the item.

@@ -27,7 +27,9 @@ _MEANING = {
 @click.option("--json", "as_json", is_flag=True, help="Print JSON.")
 @data_option
 def priors(surface: str | None, as_json: bool, data: Path | None) -> None:
-    """Show how many clicks an exposure at each position is expected to bring, with 95% intervals.
+    """Show what clicks an exposure at each position should bring.
+
+    With 95% intervals.
 
     Shows every surface that is known, or the one that is named; one that is not known has the default.
     """

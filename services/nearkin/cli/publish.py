@@ -125,7 +125,9 @@ def publish(
     clock: str,
     data: Path | None,
 ) -> None:
-    """Publish items, feedback and visits from JSON Lines, plain or compressed (gzip, bzip2, xz); - is standard input.
+    """Publish items, feedback and visits from JSON Lines.
+
+    Files may be plain or compressed (gzip, bzip2, xz); - is standard input.
 
     A line is a whole event of the contract, which goes to the topic of its kind, or an item:
 

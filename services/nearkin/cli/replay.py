@@ -52,7 +52,9 @@ class AgeType(click.ParamType):
 @click.option("--json", "as_json", is_flag=True, help="Print JSON.")
 @data_option
 def replay(request_id: str, age_ms: int, anchor: str | None, as_json: bool, data: Path | None) -> None:
-    """Show why an answer was given: who named each item, what it was ranked by, what was moved and drawn.
+    """Show from the log why an answer was given.
+
+    Tells who named each item, what it was ranked by, what was moved and drawn.
 
     REQUEST is the look-up's request id, which every answer tells. The answer is looked for among those that were logged
     lately; exits with 4 where it is not there, and says why that may be. Where several look-ups had the same id, the

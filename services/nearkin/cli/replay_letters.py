@@ -162,7 +162,7 @@ def _check(source: Topic, key: bytes | None, value: bytes | None, clock: Literal
         raise InvalidEvent(
             "nothing was kept of it, as it could not be read and might have named somebody",
             remedy="publish it again from where it came",
-            reason="not_json",
+            reason="not_kept",
         )
     try:
         event: Impressions | Interaction | Visit = (

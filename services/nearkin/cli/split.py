@@ -30,7 +30,9 @@ class TimeType(click.ParamType):
 @click.option("--cut", type=TimeType(), required=True, help="The first moment that is asked about.")
 @click.option("--until", type=TimeType(), help="The first moment after what is asked about; the log's end by default.")
 def split(log: Path, folder: Path, cut: datetime, until: datetime | None) -> None:
-    """Split the CSV file LOG (columns visit, item, time) into what may be learnt from and what is asked.
+    """Make an evaluation over time of a log of purchases.
+
+    Splits the CSV file LOG (columns visit, item, time) into what may be learnt from and what is asked.
 
     Leaves in FOLDER train_visits.jsonl (all that may be learnt from), anchors.json (the items to answer to, warm and
     cold ones), truth.json (what is right, for `nearkin score`) and items.jsonl (the ids of all items).

@@ -36,7 +36,9 @@ DOWN = 3
 )  # fmt: skip
 @data_option
 def status(as_json: bool, watch: bool, every_s: float, data: Path | None) -> None:
-    """Show how every part is: health, version, lag, dead letters, what the index holds, and the last probe.
+    """Show how every part is, and how fresh the index.
+
+    Tells health, version, lag, dead letters, what the index holds, and the last probe.
 
     Everything is asked of the broker and the parts themselves, so it holds while the monitor is dead. On engines
     elsewhere NEARKIN_MONITOR_PARTS names the services, NEARKIN_MONITOR_ENGINES the engines. Exits with 0 where every
@@ -168,10 +170,12 @@ def _age(seconds: float) -> str:
 
 
 def _letters(now: "Status") -> str:
+    from nearkin.monitor.read_dead_letters import NEWEST
+
     if now.dead_letters is None:
         return "they cannot be told"
     some = [f"{count} {reason} in {topic}" for (topic, reason), count in sorted(now.dead_letters.items()) if count]
-    return ", ".join(some) or "none"
+    return f"{', '.join(some)} (of the newest {NEWEST:,} records of each partition)" if some else "none"
 
 
 def _probed(probes: "Probes | None", at_s: float) -> str:

@@ -12,7 +12,7 @@ from nearkin.ops.topics import TopicsReport, apply_topics, check_topics
 
 @click.group()
 def topics() -> None:
-    """Make the topics on the broker, or compare them with the contract.
+    """Make the topics on the broker, or check them by contract.
 
     They are items.v1, items-bulk.v1, feedback.v1, visits.v1, for each the .dlq that keeps what was refused, and
     lookups.v1.

@@ -15,7 +15,9 @@ from nearkin.ops.settings import load_settings
 @data_option
 @click.option("--verbose", "-v", is_flag=True, help="Show what every program writes; it is in DATA/logs anyway.")
 def up(data: Path | None, verbose: bool) -> None:
-    """Run broker, Redis, index, indexers, the feedback worker, look-ups and the monitor here, until SIGTERM or Ctrl-C.
+    """Run everything on this machine, until SIGTERM or Ctrl-C.
+
+    Runs broker, Redis, index, indexers, the feedback worker, look-ups and the monitor.
 
     A program that dies is started again; one that keeps dying stops everything (exit code 3). The index and Redis keep
     their data in the folder over a restart; the broker keeps topics in memory only, so what was published and not yet
