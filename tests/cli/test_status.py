@@ -196,16 +196,25 @@ def test_on_a_stack_of_its_own_it_holds_while_the_monitor_hangs(tmp_path):
         monitor.resume()
         until(lambda: status(tmp_path)[0] == 0, "it is back")
         begun = time.monotonic()
-        watching = subprocess.Popen(
-            [*NEARKIN, "status", "--json", "--watch", "--every", "0.2"],
-            cwd=tmp_path, env=ENVIRONMENT, stdout=subprocess.PIPE, text=True,
-        )  # fmt: skip
-        assert watching.stdout
-        looks = [json.loads(watching.stdout.readline()) for _ in range(3)]
-        assert all(look["healthy"] for look in looks), time.monotonic() - begun
-        watching.send_signal(signal.SIGINT)
-        watching.communicate(timeout=60)
-        assert watching.returncode == 0
+        # A shell has what it runs in the background ignore SIGINT, and that is inherited; a handler of one's own is not.
+        ours = signal.signal(signal.SIGINT, signal.default_int_handler)
+        try:
+            watching = subprocess.Popen(
+                [*NEARKIN, "status", "--json", "--watch", "--every", "0.2"],
+                cwd=tmp_path, env=ENVIRONMENT, stdout=subprocess.PIPE, text=True,
+            )  # fmt: skip
+        finally:
+            signal.signal(signal.SIGINT, ours)
+        with watching:
+            try:
+                assert watching.stdout
+                looks = [json.loads(watching.stdout.readline()) for _ in range(3)]
+                assert all(look["healthy"] for look in looks), time.monotonic() - begun
+                watching.send_signal(signal.SIGINT)
+                watching.communicate(timeout=60)
+                assert watching.returncode == 0
+            finally:
+                watching.kill()
     finally:
         up.send_signal(signal.SIGTERM)
         up.wait(100)

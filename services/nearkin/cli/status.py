@@ -3,7 +3,8 @@
 import asyncio
 import json
 import logging
-from collections.abc import AsyncIterator
+from collections.abc import AsyncGenerator
+from contextlib import aclosing
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -59,18 +60,20 @@ def status(as_json: bool, watch: bool, every_s: float, data: Path | None) -> Non
     async def look() -> None:
         nonlocal healthy
         console = terminal()
-        if not watch or as_json or not console.is_terminal:
-            async for now in _looks(settings, every_s, forever=watch):
-                healthy = now.is_healthy
-                if as_json:
-                    click.echo(json.dumps(as_fields(now), indent=None if watch else 1))
-                else:
-                    console.print(as_tables(now))
-            return
-        with Live(console=console, auto_refresh=False) as live:
-            async for now in _looks(settings, every_s, forever=True):
-                healthy = now.is_healthy
-                live.update(as_tables(now), refresh=True)
+        # Closed here, whatever ends it: a reader that is gone, too.
+        async with aclosing(_looks(settings, every_s, forever=watch)) as looks:
+            if not watch or as_json or not console.is_terminal:
+                async for now in looks:
+                    healthy = now.is_healthy
+                    if as_json:
+                        click.echo(json.dumps(as_fields(now), indent=None if watch else 1))
+                    else:
+                        console.print(as_tables(now))
+                return
+            with Live(console=console, auto_refresh=False) as live:
+                async for now in looks:
+                    healthy = now.is_healthy
+                    live.update(as_tables(now), refresh=True)
 
     try:
         asyncio.run(look())
@@ -81,7 +84,7 @@ def status(as_json: bool, watch: bool, every_s: float, data: Path | None) -> Non
         raise click.exceptions.Exit(DOWN)
 
 
-async def _looks(settings: "Settings", every_s: float, *, forever: bool) -> "AsyncIterator[Status]":
+async def _looks(settings: "Settings", every_s: float, *, forever: bool) -> "AsyncGenerator[Status, None]":
     from nearkin.cli.read_status import reading
 
     async with reading(settings) as read:
