@@ -196,7 +196,7 @@ def test_on_a_stack_of_its_own_it_holds_while_the_monitor_hangs(tmp_path):
         monitor.resume()
         until(lambda: status(tmp_path)[0] == 0, "it is back")
         begun = time.monotonic()
-        # A shell has what it runs in the background ignore SIGINT, and that is inherited; a handler of one's own is not.
+        # A shell lets what it runs in the background ignore SIGINT, and that is inherited; a handler is not.
         ours = signal.signal(signal.SIGINT, signal.default_int_handler)
         try:
             watching = subprocess.Popen(
