@@ -285,7 +285,7 @@ class ItemLoad:
 
     def delete(self) -> None:
         """Delete the topic; what it held and was applied stays in the index."""
-        self._parts.streams.until_drained("live")
+        self._parts.streams.until_drained_as_it_is("live")
         self._gone += self._log()
         delete_topic(self._parts, ITEMS)
 

@@ -16,7 +16,7 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any, Self, TypeVar
 
-from kafka import KafkaConsumer, KafkaProducer, TopicPartition
+from kafka import KafkaConsumer, KafkaProducer, OffsetAndMetadata, TopicPartition
 
 from engines.apache_kafka import apache_kafka_cluster, apache_kafka_command
 from engines.toxiproxy import Link, Network
@@ -28,6 +28,7 @@ from nearkin.embedded.broker import broker_answers, broker_binary
 from nearkin.embedded.programs import LOOPBACK, accepts, free_port, leashed
 from nearkin.embedded.redis import redis_answers, redis_binary, redis_command
 from nearkin.indexer.app import LANES
+from nearkin.ops.read_log import Logs
 from nearkin.ops.settings import Settings
 from nearkin.ops.topics import apply_topics
 from nearkin.stores.qdrant import connect
@@ -239,6 +240,34 @@ class Streams:
             for place in places_of(LANES[lane].topic)
         }
         until(lambda: self.committed(*lanes) == ends, "everything is acknowledged", every_s=0.3)
+
+    def until_drained_as_it_is(self, lane: str) -> None:
+        """Wait until everything is acknowledged of the topic that is there now, as the notes beside the commits say.
+
+        Where a topic was made again, the group may have committed its end already and go back to its beginning yet.
+        """
+        topic, group = LANES[lane].topic, LANES[lane].group
+        (topic_id,) = asyncio.run(Logs(self.bootstrap).ids([topic.name])).values()
+        expected = {at: (self._ends.get(at, 0), topic_id) for at in places_of(topic)}
+
+        def drained() -> bool:
+            commits = self.commits(lane)
+            return {at: (commit.offset, commit.metadata) for at, commit in commits.items()} == expected
+
+        until(drained, f"{group} has acknowledged everything of this topic", every_s=0.3)
+
+    def commits(self, lane: str) -> dict[TopicPartition, OffsetAndMetadata]:
+        """What a lane's group has committed, and what is written beside it."""
+        places = places_of(LANES[lane].topic)
+        with self._consumer(group_id=LANES[lane].group) as consumer:
+            found = {place: consumer.committed(place, metadata=True) for place in places}
+        return {place: commit for place, commit in found.items() if commit is not None}
+
+    def commit(self, lane: str, commits: dict[TopicPartition, OffsetAndMetadata]) -> None:
+        """Commit for a lane's group, which has no members."""
+        with self._consumer(group_id=LANES[lane].group) as consumer:
+            consumer.assign(list(commits))
+            consumer.commit(commits)
 
     def records(self, topic: Topic) -> list[Any]:
         """Everything on a topic, from its beginning."""

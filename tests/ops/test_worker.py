@@ -17,7 +17,9 @@ from nearkin.contracts.topics import Topic
 from nearkin.embedded.broker import EmbeddedBroker
 from nearkin.ops.failures import Stopped
 from nearkin.ops.health import Health
+from nearkin.ops.inbox import Letter
 from nearkin.ops.metrics import Metrics
+from nearkin.ops.record import Record
 from nearkin.ops.settings import load_settings
 from nearkin.ops.worker import Worker
 from ops.service_process import ServiceProcess, eventually
@@ -406,6 +408,36 @@ async def test_a_place_that_cannot_be_sought_yet_is_sought_at_the_next_tick(fail
         await worker._tick(ledger)
 
     assert sought == [{place: 7}]
+
+
+async def test_what_was_fetched_before_the_consumer_was_sent_elsewhere_is_not_acknowledged():
+    """Its offsets are of another log, and a commit of them would pass what is to be read now."""
+    place, fails = ("t", 0), [TimeoutError()]
+
+    class Consumer:
+        async def seek_wait(self, positions):
+            if fails:
+                raise fails.pop()
+
+    def letter(offset):
+        return Letter(1, Record(*place, offset, 0, b"k", b"v"), worker._seeks)
+
+    ledger = Ledger({place: 0}, {})
+    worker = bare_worker(ledger)
+    worker._app = SimpleNamespace(consumer=Consumer(), consumer_generation_id=1)
+    worker._places, before = frozenset({place}), [letter(8), letter(9)]
+    worker._acknowledge(before[:1])
+    assert worker._acknowledged() == {place: 9}
+
+    await worker._tick(ledger)
+    worker._acknowledge(before)
+    worker._acknowledge([letter(10)])  # the consumer was not sent there yet
+    assert worker._acknowledged() == {}
+    await worker._tick(ledger)
+    worker._acknowledge(before)
+    assert worker._acknowledged() == {}
+    worker._acknowledge([letter(0)])
+    assert worker._acknowledged() == {place: 1}
 
 
 async def test_a_stop_in_what_is_due_each_second_is_no_failure():

@@ -55,6 +55,7 @@ def build(
     traces: Traces = OFF,
 ) -> Worker:
     """The worker of a lane, around its use case."""
+    anew = ReadAnew(Logs(settings.kafka_bootstrap, settings.kafka_security), lane.topic.name)
     return Worker(
         settings,
         group=lane.group,
@@ -66,6 +67,7 @@ def build(
         within_s=settings.indexer_within_ms / 1000,
         fetch_wait_ms=lane.fetch_wait_ms,
         stopping=stopping,
-        ledger=ReadAnew(Logs(settings.kafka_bootstrap, settings.kafka_security), lane.topic.name),
+        ledger=anew,
+        notes=anew,
         traces=traces,
     )

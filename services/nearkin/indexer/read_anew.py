@@ -1,8 +1,9 @@
 """A topic that was deleted and made again is read from its first event on, however far the one before it had come.
 
 Offsets of one log mean nothing in another. A consumer notices a log that ends before its place; in one that is longer
-already it reads on there, and what lies before would never be indexed. The topic's id tells the two apart. To read too
-much costs time and changes nothing, since the newest version wins.
+already it reads on there, and what lies before would never be indexed. The topic's id tells the two apart. It is
+written beside each commit, so that whoever comes next sees which topic the offset is of, however the one before it
+ended. To read too much costs time and changes nothing, since the newest version wins.
 """
 
 import asyncio
@@ -21,10 +22,6 @@ log = logging.getLogger(__name__)
 #: How often the broker is asked for the topic's id, in seconds.
 LOOK_EVERY_S = 5.0
 
-#: For so long after a topic was found to be another one, partitions that the worker gets are read from their beginning
-#: too: the group may have committed what was applied of the former one.
-ANEW_S = 60.0
-
 
 class ReadAnew:
     """The ledger of a worker that trusts what its group has committed, as long as the topic is the same.
@@ -36,15 +33,24 @@ class ReadAnew:
 
     def __init__(self, logs: Logs, topic: str) -> None:
         self._logs, self._topic = logs, topic
-        self._topic_id: str | None = None
-        self._places: frozenset[Place] = frozenset()
+        # Of which topic the place is where each partition is read; empty while nobody knows.
+        self._ids: dict[Place, str] = {}
+        self._seen = ""
         self._looking: asyncio.Task[dict[str, str]] | None = None
-        self._due_at, self._anew_until = 0.0, -math.inf
+        self._due_at = 0.0
+
+    def take(self, notes: Mapping[Place, str]) -> None:
+        """Begin with the ids that are written beside the commits; where there are none, with the one seen last."""
+        self._ids = {place: note or self._seen for place, note in notes.items()}
+
+    def note(self, place: Place) -> str:
+        """The id of the topic that was read; one that was not noticed yet is not named."""
+        return self._ids.get(place, "")
 
     async def begin(self, places: frozenset[Place]) -> Mapping[Place, int]:
-        """From the beginning where the topic was made again a moment ago; else from where the group has committed."""
-        self._places = places
-        return dict.fromkeys(places, 0) if time.monotonic() < self._anew_until else {}
+        """From where the group has committed; whether that is of this topic is looked at soon."""
+        self._due_at = min(self._due_at, time.monotonic())
+        return {}
 
     async def tick(self) -> Mapping[Place, int]:
         """Look now and then whether the topic is another one; asking takes its time beside the batches."""
@@ -64,12 +70,13 @@ class ReadAnew:
             log.warning("a topic that is made again would not be noticed", extra=fields(problem=str(error)))
             self._due_at = math.inf
             return {}
-        former, self._topic_id = self._topic_id, topic_id or self._topic_id
-        if former is None or topic_id in (None, former):
+        if topic_id is None:
             return {}
-        self._anew_until = time.monotonic() + ANEW_S
-        log.warning(
-            "the topic was made again: it is read from its first event on",
-            extra=fields(topic=self._topic, topic_id=topic_id),
-        )
-        return dict.fromkeys(self._places, 0)
+        others = [place for place, known in self._ids.items() if known not in ("", topic_id)]
+        self._ids, self._seen = dict.fromkeys(self._ids, topic_id), topic_id
+        if others:
+            log.warning(
+                "the topic was made again: it is read from its first event on",
+                extra=fields(topic=self._topic, topic_id=topic_id),
+            )
+        return dict.fromkeys(others, 0)

@@ -9,10 +9,11 @@ from nearkin.ops.record import Record
 
 
 class Letter(NamedTuple):
-    """A record, and the generation of the consumer group in which it came."""
+    """A record, the generation of the group in which it came, and how often its consumer had been sent elsewhere."""
 
     generation: int
     record: Record
+    seeks: int = 0
 
 
 class Inbox:
@@ -30,12 +31,12 @@ class Inbox:
     def __len__(self) -> int:
         return len(self._letters)
 
-    async def put(self, generation: int, records: Sequence[Record]) -> None:
+    async def put(self, generation: int, records: Sequence[Record], seeks: int = 0) -> None:
         """Add records, once there is room."""
         while len(self._letters) >= self._full:
             self._room.clear()
             await self._room.wait()
-        self._letters.extend(Letter(generation, record) for record in records)
+        self._letters.extend(Letter(generation, record, seeks) for record in records)
         self._came.set()
 
     async def wait(self, number: int) -> None:

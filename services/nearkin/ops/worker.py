@@ -17,7 +17,7 @@ from typing import Any, Protocol, cast
 
 import faust
 import mode
-from aiokafka import AIOKafkaConsumer
+from aiokafka import AIOKafkaConsumer, OffsetAndMetadata
 from aiokafka.errors import KafkaError
 from aiokafka.protocol.group import LeaveGroupRequest
 from faust.auth import Credentials, SASLCredentials, SSLCredentials
@@ -90,6 +90,16 @@ class Ledger(Protocol):
         """
 
 
+class Notes(Protocol):
+    """Who has a word written beside each commit, and is given it by whoever serves the partition next."""
+
+    def take(self, notes: Mapping[Place, str]) -> None:
+        """Take what is written beside the commits of the partitions that the worker holds from now on."""
+
+    def note(self, place: Place) -> str:
+        """What is written beside a commit of a partition from now on."""
+
+
 class Worker:
     """One consumer group member that serves some topics until it is told to stop.
 
@@ -105,6 +115,7 @@ class Worker:
         fetch_wait_ms: how long the broker may hold a fetch back while it has nothing; Faust would say 1500.
         stopping: when it is set, the batch in flight is finished, acknowledged and committed, and the group left.
         ledger: where the effects keep their own account of progress.
+        notes: what is written beside the group's commits; nothing where it is None.
         letters: where rejected events go; to the topics' dead letters as they are where it is None.
         progress: what the watchdog looks at; a handler whose batch takes long says there what is done of it.
         traces: where is told that an event which belongs to a trace was refused.
@@ -124,6 +135,7 @@ class Worker:
         fetch_wait_ms: int,
         stopping: asyncio.Event,
         ledger: Ledger | None = None,
+        notes: Notes | None = None,
         letters: DeadLetters | None = None,
         progress: Progress | None = None,
         traces: Traces = OFF,
@@ -133,6 +145,9 @@ class Worker:
         self._within_s, self._fetch_wait_ms = within_s, fetch_wait_ms
         self._ledger, self._ticked_at, self._ticks_failed = ledger, 0.0, 0
         self._elsewhere: dict[Place, int] = {}
+        self._notes = notes
+        # What was fetched before the consumer was sent elsewhere is not acknowledged: from where, and at which count.
+        self._seeks, self._sought = 0, dict[Place, tuple[int, int]]()
         self._letters = letters or DeadLetters(
             settings.kafka_bootstrap, topics, metrics, security=settings.kafka_security, traces=traces
         )
@@ -286,6 +301,8 @@ class Worker:
         app.fetch_wait_ms = self._fetch_wait_ms
         app.begin = self._begin if self._ledger is not None else None
         app.deliver, app.acknowledged = self._deliver, self._acknowledged
+        app.notes, app.seeks = self._notes, lambda: self._seeks
+        app.sought_since, app.seek_later = self._sought_since, self._elsewhere.update
         app.transport = _Transport(app.conf.broker_consumer, app)
         app.on_partitions_assigned.connect(self._on_assigned)  # type: ignore[arg-type]  # it may be narrower
         app.on_partitions_revoked.connect(self._on_revoked)  # type: ignore[arg-type]
@@ -300,10 +317,10 @@ class Worker:
         app.agent(topic, name=f"{self._group}-agent", concurrency=1)(_idle)
         return app
 
-    async def _deliver(self, generation: int, place: Place, fetched: Sequence[Any]) -> None:
+    async def _deliver(self, generation: int, seeks: int, place: Place, fetched: Sequence[Any]) -> None:
         """Take what was fetched of a partition; held back while the inbox is full."""
         self._look_for_gap(generation, place, fetched)
-        await self._inbox.put(generation, [record_of(record) for record in fetched])
+        await self._inbox.put(generation, [record_of(record) for record in fetched], seeks)
 
     def _look_for_gap(self, generation: int, place: Place, fetched: Sequence[Any]) -> None:
         """An offset that never came is taken for one that never was, and committed past: that must be told."""
@@ -329,6 +346,7 @@ class Worker:
         self._places = frozenset((place.topic, place.partition) for place in assigned)
         self._done.clear()
         self._elsewhere.clear()  # the ledger is asked where to begin
+        self._sought.clear()
         self._metrics.rebalances.inc()
         self._health.ready("group")
         log.info(
@@ -404,7 +422,13 @@ class Worker:
         """
         self._ticked_at = self._progress.begin()
         try:
-            self._elsewhere |= await ledger.tick()
+            told = await ledger.tick()
+            self._elsewhere.update(told)
+            for place, offset in told.items():  # what was done there is none of what is to be read now
+                if offset:
+                    self._done[place] = offset
+                else:
+                    self._done.pop(place, None)
             await self._seek_elsewhere()
         except Stopped:
             return
@@ -429,15 +453,25 @@ class Worker:
 
     async def _seek_elsewhere(self) -> None:
         """Read on where the ledger said; where the consumer cannot now, as in a rebalance, at the next tick."""
-        self._elsewhere = {place: offset for place, offset in self._elsewhere.items() if place in self._places}
+        for place in self._elsewhere.keys() - self._places:
+            del self._elsewhere[place]
         if not self._elsewhere or self._app is None:
             return
+        self._seeks += 1
+        sought = dict(self._elsewhere)
         try:
-            await self._app.consumer.seek_wait({TP(*place): offset for place, offset in self._elsewhere.items()})
+            await self._app.consumer.seek_wait({TP(*place): offset for place, offset in sought.items()})
         except (KafkaError, TimeoutError) as error:
             log.warning("cannot read on from elsewhere yet", extra=fields(error=describe(error)))
         else:
-            self._elsewhere = {}
+            self._seeks += 1
+            self._sought.update({place: (offset, self._seeks) for place, offset in sought.items()})
+            self._elsewhere.clear()
+
+    def _sought_since(self, seeks: int) -> Mapping[Place, int]:
+        """Where the consumer was sent since so many times, or is being sent, and from which offset it reads there."""
+        since = {place: offset for place, (offset, count) in self._sought.items() if count > seeks}
+        return since | self._elsewhere
 
     async def _take(self) -> list[Letter]:
         """The next batch: full, or `within_s` after its first event; empty when told to stop, or when a tick is due."""
@@ -515,15 +549,14 @@ class Worker:
         self._health.ready("broker")
 
     def _acknowledge(self, letters: Sequence[Letter]) -> None:
-        """Mark a batch as done, except what was fetched before a rebalance: that is delivered again."""
+        """Mark a batch as done, except what was fetched before a rebalance or a seek: that is delivered again."""
         generation = self._app.consumer_generation_id if self._app else None
         positions = self._progress.positions
         for letter in letters:
-            if letter.generation == generation:
-                record = letter.record
-                positions[record.topic, record.partition] = self._done[record.topic, record.partition] = (
-                    record.offset + 1
-                )
+            place = letter.record.topic, letter.record.partition
+            _, sought = self._sought.get(place, (0, 0))
+            if letter.generation == generation and letter.seeks >= sought and place not in self._elsewhere:
+                positions[place] = self._done[place] = letter.record.offset + 1
 
     def _acknowledged(self) -> Mapping[Place, int]:
         """Of each partition, one more than the last offset that this worker applied while it held it."""
@@ -566,8 +599,12 @@ class _App(faust.App):
     mundane_level = "debug"
     fetch_wait_ms: int
     begin: Callable[[frozenset[Place]], Awaitable[Mapping[Place, int]]] | None
-    deliver: Callable[[int, Place, Sequence[Any]], Awaitable[None]]
+    deliver: Callable[[int, int, Place, Sequence[Any]], Awaitable[None]]
     acknowledged: Callable[[], Mapping[Place, int]]
+    notes: Notes | None
+    seeks: Callable[[], int]
+    sought_since: Callable[[int], Mapping[Place, int]]
+    seek_later: Callable[[Mapping[Place, int]], None]
 
     async def on_first_start(self) -> None:
         """Faust makes folders for tables here; there are none."""
@@ -588,6 +625,16 @@ class _Tables(TableManager):
         await self.recovery.start()
 
 
+class _Offset(int):
+    """An offset on its way to a commit, and what is written beside it: Faust hands on the number alone."""
+
+    note: str = ""
+
+
+def _note_of(offset: int | None) -> str:
+    return offset.note if isinstance(offset, _Offset) else ""
+
+
 class _Thread(driver.AIOKafkaConsumerThread):
     """The consumer's thread, whose fetches wait as long as the app says."""
 
@@ -597,7 +644,19 @@ class _Thread(driver.AIOKafkaConsumerThread):
         consumer = super()._create_worker_consumer(transport)
         wait_ms = cast("_App", self.app).fetch_wait_ms
         consumer._fetch_max_wait_ms = wait_ms  # noqa: SLF001  # Faust has no setting for it
+        commit = consumer.commit
+
+        async def commit_with_notes(offsets: Mapping[TP, OffsetAndMetadata]) -> None:
+            await commit({at: OffsetAndMetadata(each.offset, _note_of(each.offset)) for at, each in offsets.items()})
+
+        consumer.commit = commit_with_notes  # Faust writes nothing there
         return consumer
+
+    async def committed_notes(self) -> Mapping[Place, str]:
+        """What is written beside the group's commits of the partitions that are assigned."""
+        coordinator = self._ensure_consumer()._coordinator  # noqa: SLF001  # aiokafka gives the offsets alone
+        found = await self.call_thread(coordinator.fetch_committed_offsets, list(self.assignment()))
+        return {(at.topic, at.partition): each.metadata or "" for at, each in found.items()}
 
     async def on_thread_stop(self) -> None:
         """Leave the group, also in generation 0: Tansu counts from there, and aiokafka takes it for no generation."""
@@ -614,6 +673,8 @@ class _Consumer(driver.Consumer):
     mundane_level = "debug"
     #: The generation in which the last fetch was asked for.
     _fetched_in: int = 0
+    #: How often it had been sent elsewhere then.
+    _fetched_at: int = 0
     #: What the group had committed when it was asked last.
     _committed_by_group: Mapping[TP, int | None]
 
@@ -634,16 +695,22 @@ class _Consumer(driver.Consumer):
                     # A rebalance came between: what was fetched may be from before it, and is fetched again.
                     await self._seek_again()
                     continue
+                seeks = self._fetched_at
+                if sought := app.sought_since(seeks):
+                    # What came may be from before it, or from after it; it is fetched again.
+                    records = {place: fetched for place, fetched in (records or {}).items() if place not in sought}
+                    await self._seek_again_to(sought)
                 for place, fetched in (records or {}).items():
                     if fetched and not self.suspend_flow.is_set():
-                        delivering = app.deliver(generation, (place.topic, place.partition), fetched)
+                        delivering = app.deliver(generation, seeks, (place.topic, place.partition), fetched)
                         await self.wait_first(delivering, self.suspend_flow.wait())
         except self.consumer_stopped_errors:
             if not app.should_stop:
                 raise
 
     async def _getmany(self, active_partitions: set[TP] | None, timeout: float) -> Any:  # noqa: ASYNC109  # Faust's
-        self._fetched_in = cast("_App", self.app).consumer_generation_id
+        app = cast("_App", self.app)
+        self._fetched_in, self._fetched_at = app.consumer_generation_id, app.seeks()
         return await super()._getmany(active_partitions, timeout)
 
     async def _seek_again(self) -> None:
@@ -652,16 +719,33 @@ class _Consumer(driver.Consumer):
         except Exception as error:  # the next assignment seeks too
             log.warning("cannot seek during a rebalance", extra=fields(error=describe(error)))
 
+    async def _seek_again_to(self, sought: Mapping[Place, int]) -> None:
+        try:
+            await self.seek_wait({TP(*place): offset for place, offset in sought.items()})
+        except Exception as error:  # the next tick seeks too
+            log.warning("cannot read on from elsewhere yet", extra=fields(error=describe(error)))
+            cast("_App", self.app).seek_later(sought)
+
     def _filter_tps_with_pending_acks(self, topics: Any = None) -> Iterator[TP]:
         return (TP(*place) for place in cast("_App", self.app).acknowledged())
 
     def _filter_committable_offsets(self, tps: Iterable[TP]) -> dict[TP, int]:
-        done = cast("_App", self.app).acknowledged()
-        return {place: done[place] for place in tps if place in done and self._should_commit(place, done[place])}
+        app = cast("_App", self.app)
+        done = app.acknowledged()
+        offsets: dict[TP, int] = {}
+        for at in tps:
+            place = at.topic, at.partition
+            if place in done:
+                offset = _Offset(done[place])
+                offset.note = app.notes.note(place) if app.notes else ""
+                if self._should_commit(at, offset):
+                    offsets[at] = offset
+        return offsets
 
     def _should_commit(self, tp: TP, offset: int) -> bool:
         """Faust commits only what is further than before; in a topic that was made again everything is less far."""
-        return offset != self._committed_offset[tp]
+        committed = self._committed_offset[tp]
+        return offset != committed or _note_of(offset) != _note_of(committed)
 
     def verify_event_path(self, now: float, tp: TP) -> None:
         """The watchdog does it; Faust would look at its streams."""
@@ -673,12 +757,16 @@ class _Consumer(driver.Consumer):
 
     async def seek_to_committed(self) -> Mapping[TP, int]:
         """Continue where the ledger says; Faust calls this after the assignment is told, and whenever it lost track."""
+        begin, notes = cast("_App", self.app).begin, cast("_App", self.app).notes
+        # Notes first: an old one beside a new commit has too much read, a new one beside an old commit too little.
+        written = await cast("_Thread", self._thread).committed_notes() if notes is not None else {}
         self._committed_by_group = committed = await super().seek_to_committed()
-        begin = cast("_App", self.app).begin
         assigned = self.assignment()
         if not assigned:
             return committed
         places = frozenset((at.topic, at.partition) for at in assigned)
+        if notes is not None:
+            notes.take({place: written.get(place, "") for place in places})
         told = await begin(places) if begin is not None else {}
         # Where the group has committed nothing aiokafka stays where it is: what was fetched from there in a rebalance,
         # and thrown away, would never come again. Where the log begins later, it takes its beginning.
