@@ -465,8 +465,9 @@ class Worker:
             log.warning("cannot read on from elsewhere yet", extra=fields(error=describe(error)))
         else:
             self._seeks += 1
-            self._sought.update({place: (offset, self._seeks) for place, offset in sought.items()})
-            self._elsewhere.clear()
+            for place, offset in sought.items():
+                self._sought[place] = offset, self._seeks
+                self._elsewhere.pop(place, None)
 
     def _sought_since(self, seeks: int) -> Mapping[Place, int]:
         """Where the consumer was sent since so many times, or is being sent, and from which offset it reads there."""
