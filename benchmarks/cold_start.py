@@ -12,7 +12,6 @@ Exits with 1 where something that must be reached was missed.
 
 import argparse
 import asyncio
-import http.client
 import os
 import statistics
 import subprocess
@@ -32,6 +31,7 @@ from benchmarks.report import Bar, conclude, print_table
 from nearkin.core.errors import Unavailable
 from nearkin.embedded.broker import EmbeddedBroker
 from nearkin.embedded.programs import LOOPBACK, free_port, start
+from nearkin.embedded.stack import says_ready
 from nearkin.encoders.bundle import load_encoder
 from nearkin.ops.topics import apply_topics
 
@@ -119,18 +119,6 @@ def time_start(module: str, environment: Mapping[str, str], folder: Path) -> tup
             except subprocess.TimeoutExpired:
                 process.kill()
                 process.wait()
-
-
-def says_ready(address: str) -> bool:
-    """Whether /ready says so."""
-    connection = http.client.HTTPConnection(address, timeout=2)
-    try:
-        connection.request("GET", "/ready")
-        return connection.getresponse().status == http.HTTPStatus.OK
-    except (OSError, http.client.HTTPException):
-        return False
-    finally:
-        connection.close()
 
 
 if __name__ == "__main__":

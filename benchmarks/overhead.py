@@ -36,7 +36,6 @@ import psutil
 from opentelemetry.proto.collector.trace.v1 import trace_service_pb2, trace_service_pb2_grpc
 
 from benchmarks.catalogue import vary_catalogue
-from benchmarks.cold_start import says_ready
 from benchmarks.evidence import redis_server
 from benchmarks.load import Latencies, saturate, similar_to
 from benchmarks.lookups import fill, until_answered
@@ -48,6 +47,7 @@ from nearkin.client.producer import Producer
 from nearkin.embedded.broker import EmbeddedBroker
 from nearkin.embedded.catalogue.online_retail import CatalogueItem
 from nearkin.embedded.programs import LOOPBACK, free_port, start, wait_until
+from nearkin.embedded.stack import says_ready
 from nearkin.encoders.bundle import load_encoder
 from nearkin.ops.settings import load_settings
 from nearkin.ops.topics import apply_topics

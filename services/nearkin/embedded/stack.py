@@ -251,7 +251,7 @@ def _programs(
         return Program(
             name,
             [*nice, sys.executable, "-m", module],
-            lambda: _says_ready(listen),
+            lambda: says_ready(listen),
             environment=environment | {"NEARKIN_METRICS_LISTEN": listen} | further,
             follows=follows,
             needs=(needs,),
@@ -311,7 +311,7 @@ def _monitor(endpoints: Endpoints, environment: Mapping[str, str], nice: Sequenc
     return Program(
         "monitor",
         [*nice, sys.executable, "-m", "nearkin.monitor"],
-        lambda: _says_ready(listen),
+        lambda: says_ready(listen),
         environment={**environment, **settings},
         meanwhile="nobody watches meanwhile",
         awaited=False,
@@ -348,7 +348,7 @@ def _port(address: str) -> int:
     return int(address.rpartition(":")[2])
 
 
-def _says_ready(address: str) -> bool:
+def says_ready(address: str) -> bool:
     """Whether a service's own /ready says so."""
     connection = http.client.HTTPConnection(address, timeout=2)
     try:
