@@ -450,19 +450,10 @@ async def test_a_stop_in_what_is_due_each_second_is_no_failure():
     assert worker._progress.in_flight_since is None
 
 
-async def test_what_was_fetched_and_thrown_away_before_anything_was_committed_comes_again(stage):
-    """In a rebalance the consumer's place is past what was thrown away, and there is no committed one to go back to."""
-    stage.publish(*names("e", 6), partition=0)
-    stopping, applying, applied = asyncio.Event(), asyncio.Event(), []
+def worker_of(stage, handle, fetch_wait_ms=20):
+    """A worker in this process, and what stops it."""
+    stopping = asyncio.Event()
     metrics = Metrics(CollectorRegistry())
-
-    async def handle(records):
-        applying.set()
-        await asyncio.to_thread(eventually, lambda: sought, "the consumer has sought again")
-        applied.extend(record.value for record in records)
-        return []
-
-    sought = []
     worker = Worker(
         load_settings(kafka_bootstrap=stage.broker.bootstrap),
         group=f"g-{stage.topic}",
@@ -472,9 +463,25 @@ async def test_what_was_fetched_and_thrown_away_before_anything_was_committed_co
         health=Health(metrics, "group"),
         batch=2,
         within_s=0.005,
-        fetch_wait_ms=20,
+        fetch_wait_ms=fetch_wait_ms,
         stopping=stopping,
     )
+    return worker, stopping
+
+
+async def test_what_was_fetched_and_thrown_away_before_anything_was_committed_comes_again(stage):
+    """In a rebalance the consumer's place is past what was thrown away, and there is no committed one to go back to."""
+    stage.publish(*names("e", 6), partition=0)
+    applying, applied = asyncio.Event(), []
+
+    async def handle(records):
+        applying.set()
+        await asyncio.to_thread(eventually, lambda: sought, "the consumer has sought again")
+        applied.extend(record.value for record in records)
+        return []
+
+    sought = []
+    worker, stopping = worker_of(stage, handle)
     running = asyncio.create_task(worker.run())
     await asyncio.wait_for(applying.wait(), 60)
     worker._inbox.clear()
@@ -486,29 +493,50 @@ async def test_what_was_fetched_and_thrown_away_before_anything_was_committed_co
 
 
 async def test_fetches_wait_as_briefly_as_we_say_though_faust_has_no_setting_for_it(stage):
-    stopping = asyncio.Event()
-    metrics = Metrics(CollectorRegistry())
-
     async def handle(records):
         return []
 
-    worker = Worker(
-        load_settings(kafka_bootstrap=stage.broker.bootstrap),
-        group=f"g-{stage.topic}",
-        topics=[Topic(stage.topic, 3_600_000)],
-        handle=handle,
-        metrics=metrics,
-        health=Health(metrics, "group"),
-        batch=4,
-        within_s=0.005,
-        fetch_wait_ms=70,
-        stopping=stopping,
-    )
+    worker, stopping = worker_of(stage, handle, fetch_wait_ms=70)
     running = asyncio.create_task(worker.run())
     await asyncio.to_thread(eventually, lambda: not worker._health.waiting, "it serves")
 
     fetcher = worker._app.consumer._thread._consumer._fetcher
 
     assert fetcher._fetch_max_wait_ms == 70
+    stopping.set()
+    assert await running == 0
+
+
+async def test_an_answer_that_nobody_heard_of_is_fetched_again(stage):
+    """aiokafka's place is past it, and the next records would be taken for what comes next."""
+    applied, published, lost = [], [], []
+
+    async def handle(records):
+        applied.extend(record.value for record in records)
+        return []
+
+    async def publish(number):
+        published.append(f"e{number}".encode())
+        await asyncio.to_thread(stage.publish, published[-1], partition=0)
+        await asyncio.to_thread(eventually, lambda: lost or applied == published, "it comes, or is lost")
+
+    worker, stopping = worker_of(stage, handle)
+    running = asyncio.create_task(worker.run())
+    await publish(0)
+    consumer = worker._app.consumer
+    fetch = consumer._getmany
+
+    async def fetch_in_vain(*args, **kwargs):
+        records = await fetch(*args, **kwargs)
+        if records and not lost:
+            lost.append(records)
+            return {}
+        return records
+
+    consumer._getmany = fetch_in_vain
+    while not lost:
+        await publish(len(published))
+    await publish(len(published))
+    await asyncio.to_thread(eventually, lambda: applied == published, "everything is applied, in order")
     stopping.set()
     assert await running == 0

@@ -37,6 +37,7 @@ from nearkin.ops.kafka_security import KafkaSecurity
 from nearkin.ops.logs import describe, fields
 from nearkin.ops.metrics import Metrics
 from nearkin.ops.process import EXIT_FAILED, EXIT_MISCONFIGURED
+from nearkin.ops.read_on import ReadOn
 from nearkin.ops.record import Place, Record, Rejected, record_of
 from nearkin.ops.settings import Settings
 from nearkin.ops.tracing import OFF, Traces
@@ -302,7 +303,6 @@ class Worker:
         app.begin = self._begin if self._ledger is not None else None
         app.deliver, app.acknowledged = self._deliver, self._acknowledged
         app.notes, app.seeks = self._notes, lambda: self._seeks
-        app.sought_since, app.seek_later = self._sought_since, self._elsewhere.update
         app.transport = _Transport(app.conf.broker_consumer, app)
         app.on_partitions_assigned.connect(self._on_assigned)  # type: ignore[arg-type]  # it may be narrower
         app.on_partitions_revoked.connect(self._on_revoked)  # type: ignore[arg-type]
@@ -343,7 +343,7 @@ class Worker:
         self._inbox.clear()
 
     async def _on_assigned(self, _app: object, assigned: Iterable[TP], **_: object) -> None:
-        self._places = frozenset((place.topic, place.partition) for place in assigned)
+        self._places = _places(assigned)
         self._done.clear()
         self._elsewhere.clear()  # the ledger is asked where to begin
         self._sought.clear()
@@ -469,11 +469,6 @@ class Worker:
                 self._sought[place] = offset, self._seeks
                 self._elsewhere.pop(place, None)
 
-    def _sought_since(self, seeks: int) -> Mapping[Place, int]:
-        """Where the consumer was sent since so many times, or is being sent, and from which offset it reads there."""
-        since = {place: offset for place, (offset, count) in self._sought.items() if count > seeks}
-        return since | self._elsewhere
-
     async def _take(self) -> list[Letter]:
         """The next batch: full, or `within_s` after its first event; empty when told to stop, or when a tick is due."""
         coming = asyncio.ensure_future(self._inbox.wait(1))
@@ -577,6 +572,10 @@ def _credentials(security: KafkaSecurity) -> Credentials | None:
     return None if context is None else SSLCredentials(context)
 
 
+def _places(partitions: Iterable[TP]) -> frozenset[Place]:
+    return frozenset((at.topic, at.partition) for at in partitions)
+
+
 async def _idle(stream: StreamT[Any]) -> None:
     async for _ in stream:
         pass
@@ -604,8 +603,6 @@ class _App(faust.App):
     acknowledged: Callable[[], Mapping[Place, int]]
     notes: Notes | None
     seeks: Callable[[], int]
-    sought_since: Callable[[int], Mapping[Place, int]]
-    seek_later: Callable[[Mapping[Place, int]], None]
 
     async def on_first_start(self) -> None:
         """Faust makes folders for tables here; there are none."""
@@ -672,12 +669,14 @@ class _Consumer(driver.Consumer):
     """Faust's consumer, without its streams and their bookkeeping of what was acknowledged."""
 
     mundane_level = "debug"
-    #: The generation in which the last fetch was asked for.
-    _fetched_in: int = 0
-    #: How often it had been sent elsewhere then.
+    #: How often it had been sent elsewhere when the last fetch was asked for.
     _fetched_at: int = 0
     #: What the group had committed when it was asked last.
     _committed_by_group: Mapping[TP, int | None]
+
+    def __init__(self, *args: Any, **kwargs: Any) -> None:
+        super().__init__(*args, **kwargs)
+        self._read_on = ReadOn()
 
     def _new_consumer_thread(self) -> _Thread:
         return _Thread(self, loop=self.loop, beacon=self.beacon)
@@ -688,44 +687,51 @@ class _Consumer(driver.Consumer):
         try:
             while not (self.should_stop or fetcher.should_stop):
                 await asyncio.sleep(0)
+                if self.flow_active:
+                    await self._ask_again()
                 records, _ = await self._wait_next_records(timeout=1.0)
                 if self.should_stop:
                     return
-                generation = app.consumer_generation_id
-                if not self.flow_active or generation != self._fetched_in:
-                    # A rebalance came between: what was fetched may be from before it, and is fetched again.
-                    await self._seek_again()
-                    continue
-                seeks = self._fetched_at
-                if sought := app.sought_since(seeks):
-                    # What came may be from before it, or from after it; it is fetched again.
-                    records = {place: fetched for place, fetched in (records or {}).items() if place not in sought}
-                    await self._seek_again_to(sought)
-                for place, fetched in (records or {}).items():
-                    if fetched and not self.suspend_flow.is_set():
-                        delivering = app.deliver(generation, seeks, (place.topic, place.partition), fetched)
-                        await self.wait_first(delivering, self.suspend_flow.wait())
+                generation, seeks = app.consumer_generation_id, self._fetched_at
+                for at, fetched in (records or {}).items():
+                    place = at.topic, at.partition
+                    if not self.flow_active:
+                        self._read_on.drop([place])
+                    elif fetched and self._read_on.take(place, fetched[0].offset, fetched[-1].offset):
+                        delivering = app.deliver(generation, seeks, place, fetched)
+                        waited = await self.wait_first(delivering, self.suspend_flow.wait())
+                        if delivering not in waited.done:
+                            self._read_on.give_back(place, fetched[0].offset, fetched[-1].offset)
         except self.consumer_stopped_errors:
             if not app.should_stop:
                 raise
 
     async def _getmany(self, active_partitions: set[TP] | None, timeout: float) -> Any:  # noqa: ASYNC109  # Faust's
-        app = cast("_App", self.app)
-        self._fetched_in, self._fetched_at = app.consumer_generation_id, app.seeks()
+        self._fetched_at = cast("_App", self.app).seeks()
         return await super()._getmany(active_partitions, timeout)
 
-    async def _seek_again(self) -> None:
+    async def _ask_again(self) -> None:
+        """Go back to what was fetched and thrown away."""
+        positions = self._read_on.to_ask_again(_places(self.assignment()))
+        if not positions:
+            return
+        log.debug("what was thrown away is fetched again", extra=fields(positions=str(positions)))
         try:
-            await self.perform_seek()
-        except Exception as error:  # the next assignment seeks too
-            log.warning("cannot seek during a rebalance", extra=fields(error=describe(error)))
+            await super().seek_wait({TP(*place): offset for place, offset in positions.items()})
+        except Exception as error:  # it is tried again before anything else is taken
+            log.warning("cannot fetch again yet what was thrown away", extra=fields(error=describe(error)))
+        else:
+            self._read_on.asked_again(positions)
 
-    async def _seek_again_to(self, sought: Mapping[Place, int]) -> None:
-        try:
-            await self.seek_wait({TP(*place): offset for place, offset in sought.items()})
-        except Exception as error:  # the next tick seeks too
-            log.warning("cannot read on from elsewhere yet", extra=fields(error=describe(error)))
-            cast("_App", self.app).seek_later(sought)
+    async def seek_wait(self, partitions: Mapping[TP, int]) -> None:
+        """Read on elsewhere."""
+        await super().seek_wait(partitions)
+        self._read_on.sent({(at.topic, at.partition): offset for at, offset in partitions.items()})
+
+    async def on_partitions_revoked(self, revoked: set[TP]) -> None:
+        """Faust calls it before each assignment, whatever was held until then."""
+        self._read_on.forget()
+        await super().on_partitions_revoked(revoked)
 
     def _filter_tps_with_pending_acks(self, topics: Any = None) -> Iterator[TP]:
         return (TP(*place) for place in cast("_App", self.app).acknowledged())
@@ -765,7 +771,7 @@ class _Consumer(driver.Consumer):
         assigned = self.assignment()
         if not assigned:
             return committed
-        places = frozenset((at.topic, at.partition) for at in assigned)
+        places = _places(assigned)
         if notes is not None:
             notes.take({place: written.get(place, "") for place in places})
         told = await begin(places) if begin is not None else {}
@@ -774,6 +780,7 @@ class _Consumer(driver.Consumer):
         positions = {
             TP(*place): told.get(place, 0) for place in places if place in told or not committed.get(TP(*place))
         }
+        self._read_on.sent({place: offset for place in places if (offset := committed.get(TP(*place)))})
         if positions:
             await self.seek_wait(positions)
         return {**committed, **positions}
