@@ -67,7 +67,8 @@ def test_all_of_it_is_shown():
 
 
 def test_a_part_that_is_down_makes_the_whole_unhealthy_and_what_is_not_known_is_said():
-    status = made(parts=(Part("broker", "nothing answers"),), lanes=(), index=None, dead_letters=None, probes=None)
+    parts = Part("broker", "nothing answers"), Part("monitor", "nothing answers")
+    status = made(parts=parts, lanes=(), index=None, dead_letters=None, probes=None)
     page = shown(status)
     assert not status.is_healthy
     for words in ("down", "nothing answers", "lag cannot be told", "it cannot be asked", "the monitor does not answer"):
@@ -75,6 +76,12 @@ def test_a_part_that_is_down_makes_the_whole_unhealthy_and_what_is_not_known_is_
     fields = as_fields(status)
     assert fields["healthy"] is False
     assert (fields["index"], fields["dead_letters"], fields["probes"], fields["lanes"]) == (None, None, None, [])
+
+
+def test_probes_of_a_monitor_that_nobody_named_are_not_said_to_be_silent():
+    page = shown(made(probes=None))
+    assert "NEARKIN_MONITOR_PARTS names no monitor" in page
+    assert "does not answer" not in page
 
 
 def test_a_broker_without_topics_is_not_said_to_be_silent():

@@ -213,18 +213,20 @@ def test_prometheus_finds_every_service_under_the_name_that_dashboards_go_by():
 def test_who_is_scaled_has_no_number_of_its_own_and_never_more_workers_than_partitions():
     scalers = of_kind("HorizontalPodAutoscaler")
     topics = {topic.name for topic in TOPICS}
-    rule = yaml.safe_load((FOLDER / "prometheus-adapter.yaml").read_text())["rules"]["external"][0]
+    rules = yaml.safe_load((FOLDER / "prometheus-adapter.yaml").read_text())["rules"]["external"]
     declared = [f"nearkin_{name}" for name, *_ in Metrics(CollectorRegistry()).declared]
-    assert rule["seriesQuery"] in [name.replace("nearkin_nearkin_", "nearkin_") for name in declared]
+    told = {rule["name"]["as"]: rule["seriesQuery"] for rule in rules}
+    assert set(told.values()) <= {name.replace("nearkin_nearkin_", "nearkin_") for name in declared}
+    asked = [m["external"]["metric"]["name"] for s in scalers.values() for m in s["spec"]["metrics"] if "external" in m]
+    assert set(asked) == set(told)
 
     for name, scaler in scalers.items():
         spec = scaler["spec"]
         assert spec["scaleTargetRef"] == {"apiVersion": "apps/v1", "kind": "Deployment", "name": name}
         assert "replicas" not in DEPLOYMENTS[name]["spec"]
         for metric in spec["metrics"]:
-            if metric["type"] == "External":
+            if metric.get("external", {}).get("metric", {}).get("name") == "nearkin_lag_events":
                 assert spec["maxReplicas"] <= int(settings()["NEARKIN_ITEMS_PARTITIONS"])
-                assert metric["external"]["metric"]["name"] == rule["name"]["as"]
                 chosen = metric["external"]["metric"]["selector"]
                 named = [*chosen.get("matchLabels", {}).values()]
                 named += [value for each in chosen.get("matchExpressions", []) for value in each["values"]]
@@ -265,5 +267,8 @@ def test_nobody_reaches_anybody_but_for_what_each_service_is_told_to_speak_to():
     speaks = {"topics": {"kafka"}, "indexer-live": index, "indexer-bulk": index, "feedback": {"kafka", "redis"}}
     speaks |= {"lookup": set(port), "monitor": set(port)}
     for name, whom in speaks.items():
-        wanted = {dns, *(port[engine] for engine in whom)} | ({7700, 9101} if name == "monitor" else set())
+        traces = (
+            {int(load_settings().traces_endpoint.rpartition(":")[2])} if name not in ("topics", "monitor") else set()
+        )
+        wanted = {dns, *(port[engine] for engine in whom)} | ({7700, 9101} if name == "monitor" else traces)
         assert open_ports[name] == wanted, name

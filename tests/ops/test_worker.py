@@ -14,12 +14,13 @@ from kafka import KafkaAdminClient, KafkaConsumer, KafkaProducer, TopicPartition
 from prometheus_client import CollectorRegistry
 
 from nearkin.contracts.topics import Topic
+from nearkin.core.errors import InvalidEvent
 from nearkin.embedded.broker import EmbeddedBroker
 from nearkin.ops.failures import Stopped
 from nearkin.ops.health import Health
-from nearkin.ops.inbox import Letter
+from nearkin.ops.inbox import Inbox, Letter
 from nearkin.ops.metrics import Metrics
-from nearkin.ops.record import Record
+from nearkin.ops.record import Record, Rejected
 from nearkin.ops.settings import load_settings
 from nearkin.ops.worker import Worker
 from ops.service_process import ServiceProcess, eventually
@@ -438,6 +439,68 @@ async def test_what_was_fetched_before_the_consumer_was_sent_elsewhere_is_not_ac
     assert worker._acknowledged() == {}
     worker._acknowledge([letter(0)])
     assert worker._acknowledged() == {place: 1}
+
+
+class SlowLetters:
+    """Dead letters that the broker takes when it is let."""
+
+    topics = ()
+
+    def __init__(self):
+        self.asked, self.let, self.sent = [], asyncio.Event(), []
+
+    async def send(self, rejected):
+        self.asked.append([each.record.offset for each in rejected])
+        await self.let.wait()
+        self.sent += self.asked[-1]
+
+
+async def test_good_events_do_not_wait_for_dead_letters_and_nothing_is_acknowledged_before_them():
+    place, applied, letters, stopping = ("t", 0), [], SlowLetters(), asyncio.Event()
+
+    async def handle(records):
+        applied.extend(record.offset for record in records)
+        return [Rejected(record, InvalidEvent("bad", field="f", remedy="r")) for record in records if record.offset < 4]
+
+    metrics = Metrics(CollectorRegistry())
+    worker = Worker(
+        load_settings(),
+        group="g",
+        topics=[Topic("t", 3_600_000)],
+        handle=handle,
+        metrics=metrics,
+        health=Health(metrics, "group"),
+        batch=2,
+        within_s=0.005,
+        fetch_wait_ms=20,
+        stopping=stopping,
+        letters=letters,
+    )
+    worker._app, worker._places = SimpleNamespace(consumer_generation_id=1), frozenset({place})
+    worker._inbox = Inbox(6)
+    await worker._inbox.put(1, [Record(*place, offset, 0, b"k", b"v") for offset in range(6)])
+    working = asyncio.create_task(worker._work())
+
+    async def holds(that):
+        async with asyncio.timeout(60):
+            while not that():
+                await asyncio.sleep(0.005)
+
+    await holds(lambda: applied == [0, 1, 2, 3])
+    assert (letters.asked, letters.sent, worker._acknowledged()) == ([[0, 1]], [], {})
+    letters.let.set()
+    await holds(lambda: worker._acknowledged() == {place: 6})
+    assert (letters.sent, applied) == ([0, 1, 2, 3], [0, 1, 2, 3, 4, 5])
+
+    letters.let.clear()
+    await worker._inbox.put(1, [Record(*place, 3, 0, b"k", b"v")])
+    await holds(lambda: len(letters.asked) == 3)
+    stopping.set()
+    await asyncio.sleep(0.05)
+    assert not working.done(), "what was applied before the stop is still acknowledged after its letters"
+    letters.let.set()
+    await asyncio.wait_for(working, 60)
+    assert letters.sent[-1] == 3
 
 
 async def test_a_stop_in_what_is_due_each_second_is_no_failure():

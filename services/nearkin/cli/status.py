@@ -21,7 +21,7 @@ from nearkin.cli.target import data_option, stack_that_serves, target
 from nearkin.cli.terminal import terminal
 
 if TYPE_CHECKING:
-    from nearkin.cli.read_status import Lane, Probes, Status
+    from nearkin.cli.read_status import Lane, Status
     from nearkin.ops.settings import Settings
 
 #: What the process exits with where something is down: as for everything that is unavailable.
@@ -151,7 +151,7 @@ def as_tables(now: "Status") -> Group:
         if now.index
         else "index: it cannot be asked",
         f"dead letters: {_letters(now)}",
-        f"probes: {_probed(now.probes, now.at_s)}",
+        f"probes: {_probed(now)}",
     ]
     verdict = Text("healthy", "bold green") if now.is_healthy else Text(now.problem or "something is down", "bold red")
     said = [printable(line) for line in lines if line]
@@ -181,15 +181,17 @@ def _letters(now: "Status") -> str:
     return f"{', '.join(some)} (of the newest {NEWEST:,} records of each partition)" if some else "none"
 
 
-def _probed(probes: "Probes | None", at_s: float) -> str:
+def _probed(now: "Status") -> str:
+    probes = now.probes
     if probes is None:
-        return "the monitor does not answer"
+        named = any(part.name == "monitor" for part in now.parts)
+        return "the monitor does not answer" if named else "NEARKIN_MONITOR_PARTS names no monitor"
     counts = ", ".join(f"{count} {outcome}" for outcome, count in probes.outcomes.items())
     if not probes.last_at_s or probes.visible_s is None or probes.gone_s is None:
         return f"none was found yet ({counts})"
     return (
-        f"the last one {at_s - probes.last_at_s:.0f} s ago was found after {1000 * probes.visible_s:.0f} ms and gone "
-        f"after {1000 * probes.gone_s:.0f} ms ({counts})"
+        f"the last one {now.at_s - probes.last_at_s:.0f} s ago was found after {1000 * probes.visible_s:.0f} ms and "
+        f"gone after {1000 * probes.gone_s:.0f} ms ({counts})"
     )
 
 

@@ -62,7 +62,7 @@ class KafkaSecurity:
     def hint(self) -> str:
         """What a failure to connect may mean beside a broker that is away: it ends what it refuses without a word."""
         if self == PLAINTEXT:
-            return ""
+            return "; it may be away, or want TLS or a password (NEARKIN_KAFKA_PROTOCOL)"
         shown = [f"the user {self.username} or its password"] if self.username else []
         shown += ["a certificate"] if self.tls else []
         return f" by {self.protocol}; the broker may be away, or {' or '.join(shown)} wrong"
