@@ -482,9 +482,7 @@ async def test_good_events_do_not_wait_for_dead_letters_and_nothing_is_acknowled
     working = asyncio.create_task(worker._work())
 
     async def holds(that):
-        async with asyncio.timeout(60):
-            while not that():
-                await asyncio.sleep(0.005)
+        await asyncio.to_thread(eventually, that, "it holds")
 
     await holds(lambda: applied == [0, 1, 2, 3])
     assert (letters.asked, letters.sent, worker._acknowledged()) == ([[0, 1]], [], {})
