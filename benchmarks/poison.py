@@ -1,11 +1,12 @@
 """Whether bad events delay good ones: from publishing to visible, with and without a flood that becomes dead letters.
 
-    python -m benchmarks.poison [--new 300] [--rate 20] [--rounds 2] [--flood 10000] [--json FILE]
+    python -m benchmarks.poison [--new 300] [--rate 20] [--rounds 2] [--flood 10000] [--kafka] [--json FILE]
 
-Starts the embedded stack and publishes good items on the live lane with exponential gaps, in turns: alone; with a bad
-event beside each good one; and while a flood of bad ones comes in steady pace. The turns alone stand before and after
-each other turn, because the index grows meanwhile. Bad events are of many kinds, and go to all partitions. An item
-counts as visible when a search by its own content returned it.
+Starts the embedded stack, with --kafka on an Apache Kafka, and publishes good items on the live lane with exponential
+gaps, in turns: alone; with a bad event beside each good one; and while a flood of bad ones comes in steady pace. The
+turns alone stand before and after each other turn, because the index grows meanwhile, and the embedded broker answers
+the later the more batches it holds. Bad events are of many kinds, and go to all partitions. An item counts as visible
+when a search by its own content returned it.
 Asked: median and 99th percentile beside bad events are at most twice those alone, every item becomes visible, and every
 bad event is a dead letter.
 
@@ -27,6 +28,7 @@ from typing import Any
 
 from kafka import KafkaProducer
 
+from benchmarks.apache_kafka import run_on_kafka
 from benchmarks.catalogue import vary_catalogue
 from benchmarks.load import Latencies
 from benchmarks.programs import read_metrics, run_embedded
@@ -58,6 +60,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("--rate", type=float, default=20.0, help="good items a second")
     parser.add_argument("--rounds", type=int, default=2, help="turns of each kind")
     parser.add_argument("--flood", type=int, default=10_000, help="bad events of a flood")
+    parser.add_argument("--kafka", action="store_true", help="on an Apache Kafka in place of the embedded broker")
     parser.add_argument("--json", type=Path, help="where the figures go")
     chosen = parser.parse_args(arguments)
     figures: dict[str, Any] = {"asked": {**vars(chosen), "json": None}, "turns": []}
@@ -65,7 +68,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     async def work(stack: Stack) -> None:
         await measure(stack, chosen.new, chosen.rate, chosen.rounds, chosen.flood, figures)
 
-    run_embedded(work)
+    (run_on_kafka if chosen.kafka else run_embedded)(work)
     show(figures)
     return conclude(figures, bars_of(figures), chosen.json)
 

@@ -16,15 +16,11 @@ import os
 import random
 import subprocess
 import sys
-import tempfile
 import time
-from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-from tests.engines.apache_kafka import apache_kafka_command, apache_kafka_jars
-
+from benchmarks.apache_kafka import run_on_kafka
 from benchmarks.catalogue import vary_catalogue
 from benchmarks.load import Latencies
 from benchmarks.programs import sum_metric
@@ -32,12 +28,9 @@ from benchmarks.publishing import prove
 from benchmarks.report import Bar, conclude, print_table
 from nearkin.client.lookup import ItemStatus, LookupClient
 from nearkin.client.producer import Producer
-from nearkin.embedded.broker import broker_answers
 from nearkin.embedded.catalogue.online_retail import CatalogueItem
-from nearkin.embedded.programs import LOOPBACK, free_port, leashed, start, wait_until
-from nearkin.embedded.stack import Stack, run_stack
-from nearkin.ops.settings import load_settings
-from nearkin.ops.topics import apply_topics
+from nearkin.embedded.programs import LOOPBACK, free_port, leashed
+from nearkin.embedded.stack import Stack
 
 #: What is asked of the worst item, in seconds.
 MUST_S = 10.0
@@ -60,28 +53,9 @@ def main() -> int:
     async def work(stack: Stack) -> None:
         await measure(stack, chosen.rounds, chosen.rate, figures)
 
-    with tempfile.TemporaryDirectory(prefix="nearkin-takeover-") as folder, apache_kafka(Path(folder)) as kafka:
-        asyncio.run(
-            run_stack(Path(folder) / "data", work, report=lambda name, what: print(f"{name}: {what}"), kafka=kafka)
-        )
+    run_on_kafka(work)
     show(figures)
     return conclude(figures, bars_of(figures), chosen.json)
-
-
-@contextmanager
-def apache_kafka(folder: Path) -> Iterator[str]:
-    """An Apache Kafka of one broker with Nearkin's topics; its host:port."""
-    address = f"{LOOPBACK}:{(port := free_port())}"
-    command = apache_kafka_command(apache_kafka_jars(), folder / "kafka", port, address)
-    with (folder / "kafka.log").open("wb") as log:
-        process = start(command, log)
-        try:
-            wait_until(lambda: broker_answers(address), "Apache Kafka", process, PATIENCE_S)
-            apply_topics(address, load_settings().items_partitions, replication=1).require()
-            yield address
-        finally:
-            process.kill()
-            process.wait()
 
 
 async def measure(stack: Stack, rounds: int, rate: float, figures: dict[str, Any]) -> None:
