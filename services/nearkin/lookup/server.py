@@ -113,7 +113,7 @@ class Limits:
     max_message_bytes: int = 1_048_576
     timeout_s: float = 10.0
     concurrency: int = 128
-    at_once: int = 8
+    at_once: int = 16
     evidence_budget_s: float = 0.1
     depths: Depths = field(default_factory=Depths)
 

@@ -200,7 +200,7 @@ class Settings(BaseSettings):
         "beyond.",
     )
     lookup_at_once: int = Field(
-        8,
+        16,
         ge=1,
         le=1_000,
         description="Calls that a look-up server works on at a time; the others wait for their turn, for a quarter of "
