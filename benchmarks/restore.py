@@ -6,7 +6,8 @@ copy of the index's folder (the embedded index is stopped for it; a Qdrant serve
 then Redis's dump. After the backups a quarter as many new items come, as many new versions of items that the backup
 holds, and a quarter as much feedback. Then index and Redis are killed and their folders deleted; the backups are put
 back, the indexer's positions too, and the services started. What is lost is what index and Redis held before and do not
-hold at the end.
+hold at the end. An anchor with too many pairs is cut down to seven eighths of the cap, when depends on how its feedback
+falls into batches: so a few pairs more may be there at the end.
 """
 
 import argparse
