@@ -13,6 +13,7 @@ PLACE = ("t", 0)
 def read_on():
     at = ReadOn()
     at.sent({PLACE: 5})
+    at.asked_again({PLACE: 5})
     return at
 
 
@@ -22,15 +23,27 @@ def test_what_follows_is_taken(read_on):
     assert read_on.to_ask_again([PLACE]) == {}
 
 
-@pytest.mark.parametrize("first", [4, 6])
-def test_what_comes_elsewhere_is_asked_for_again_and_taken_where_the_log_is_so(read_on, first):
-    assert not read_on.take(PLACE, first, 9)
+def test_what_leaves_a_gap_is_asked_for_again_and_taken_where_the_log_is_so(read_on):
+    assert not read_on.take(PLACE, 6, 9)
     assert not read_on.take(PLACE, 5, 9), "before the consumer was sent back, nothing tells what lies between"
     assert read_on.to_ask_again([PLACE]) == {PLACE: 5}
     read_on.asked_again({PLACE: 5})
-    assert read_on.take(PLACE, first, 9)
+    assert read_on.take(PLACE, 6, 9)
     assert read_on.take(PLACE, 10, 10)
     assert not read_on.take(PLACE, 12, 12), "another gap is another question"
+
+
+def test_what_lies_before_is_taken_at_once_as_the_broker_sends_back_who_is_beyond_the_end_of_the_log(read_on):
+    assert read_on.take(PLACE, 0, 3)
+    assert read_on.take(PLACE, 4, 9)
+
+
+def test_what_was_on_its_way_when_the_consumer_was_sent_elsewhere_is_not_taken_though_it_seems_to_follow(read_on):
+    read_on.sent({PLACE: 0})
+    assert not read_on.take(PLACE, 0, 3), "it may be of the log that was there before"
+    assert read_on.to_ask_again([PLACE]) == {PLACE: 0}
+    read_on.asked_again({PLACE: 0})
+    assert read_on.take(PLACE, 0, 3)
 
 
 def test_what_is_thrown_away_is_asked_for_again_though_nothing_comes_after_it(read_on):

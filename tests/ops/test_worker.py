@@ -14,7 +14,7 @@ from kafka import KafkaAdminClient, KafkaConsumer, KafkaProducer, TopicPartition
 from prometheus_client import CollectorRegistry
 
 from nearkin.contracts.topics import Topic
-from nearkin.core.errors import InvalidEvent
+from nearkin.core.errors import InvalidEvent, Misconfigured
 from nearkin.embedded.broker import EmbeddedBroker
 from nearkin.ops.failures import Stopped
 from nearkin.ops.health import Health
@@ -455,14 +455,9 @@ class SlowLetters:
         self.sent += self.asked[-1]
 
 
-async def test_good_events_do_not_wait_for_dead_letters_and_nothing_is_acknowledged_before_them():
-    place, applied, letters, stopping = ("t", 0), [], SlowLetters(), asyncio.Event()
-
-    async def handle(records):
-        applied.extend(record.offset for record in records)
-        return [Rejected(record, InvalidEvent("bad", field="f", remedy="r")) for record in records if record.offset < 4]
-
-    metrics = Metrics(CollectorRegistry())
+async def worker_with_letters(handle, letters, stopping):
+    """A worker that was not started, with six events waiting."""
+    place, metrics = ("t", 0), Metrics(CollectorRegistry())
     worker = Worker(
         load_settings(),
         group="g",
@@ -479,6 +474,17 @@ async def test_good_events_do_not_wait_for_dead_letters_and_nothing_is_acknowled
     worker._app, worker._places = SimpleNamespace(consumer_generation_id=1), frozenset({place})
     worker._inbox = Inbox(6)
     await worker._inbox.put(1, [Record(*place, offset, 0, b"k", b"v") for offset in range(6)])
+    return worker
+
+
+async def test_good_events_do_not_wait_for_dead_letters_and_nothing_is_acknowledged_before_them():
+    place, applied, letters, stopping = ("t", 0), [], SlowLetters(), asyncio.Event()
+
+    async def handle(records):
+        applied.extend(record.offset for record in records)
+        return [Rejected(record, InvalidEvent("bad", field="f", remedy="r")) for record in records if record.offset < 4]
+
+    worker = await worker_with_letters(handle, letters, stopping)
     working = asyncio.create_task(worker._work())
 
     async def holds(that):
@@ -501,6 +507,20 @@ async def test_good_events_do_not_wait_for_dead_letters_and_nothing_is_acknowled
     assert letters.sent[-1] == 3
 
 
+async def test_what_fails_is_told_though_dead_letters_cannot_go_out():
+    letters = SlowLetters()
+
+    async def handle(records):
+        if records[0].offset:
+            raise Misconfigured("no such file", field="f", remedy="r")
+        return [Rejected(records[0], InvalidEvent("bad", field="f", remedy="r"))]
+
+    worker = await worker_with_letters(handle, letters, asyncio.Event())
+    with pytest.raises(Misconfigured):
+        await asyncio.wait_for(worker._work(), 60)
+    assert (letters.asked, worker._acknowledged()) == ([[0]], {})
+
+
 async def test_a_stop_in_what_is_due_each_second_is_no_failure():
     ledger = Ledger(Stopped(), Stopped(), Stopped())
     worker = bare_worker(ledger)
@@ -511,7 +531,7 @@ async def test_a_stop_in_what_is_due_each_second_is_no_failure():
     assert worker._progress.in_flight_since is None
 
 
-def worker_of(stage, handle, fetch_wait_ms=20):
+def worker_of(stage, handle, fetch_wait_ms=20, ledger=None):
     """A worker in this process, and what stops it."""
     stopping = asyncio.Event()
     metrics = Metrics(CollectorRegistry())
@@ -526,6 +546,7 @@ def worker_of(stage, handle, fetch_wait_ms=20):
         within_s=0.005,
         fetch_wait_ms=fetch_wait_ms,
         stopping=stopping,
+        ledger=ledger,
     )
     return worker, stopping
 
@@ -599,5 +620,27 @@ async def test_an_answer_that_nobody_heard_of_is_fetched_again(stage):
         await publish(len(published))
     await publish(len(published))
     await asyncio.to_thread(eventually, lambda: applied == published, "everything is applied, in order")
+    stopping.set()
+    assert await running == 0
+
+
+async def test_what_a_fetch_that_was_under_way_brings_from_elsewhere_is_acknowledged_though_nothing_follows(stage):
+    """It was asked for before the consumer was sent there, so it is asked for again, and once more applied."""
+    applied, place = [], (stage.topic, 0)
+
+    async def handle(records):
+        applied.extend(record.offset for record in records)
+        return []
+
+    class Elsewhere(Ledger):
+        async def tick(self):
+            return {place: 0} if applied == [0, 1, 2] else {}
+
+    stage.publish(*names("e", 3), partition=0)
+    worker, stopping = worker_of(stage, handle, ledger=Elsewhere())
+    running = asyncio.create_task(worker.run())
+    await asyncio.to_thread(eventually, lambda: len(applied) >= 6, "it is read again")
+    await asyncio.to_thread(eventually, lambda: worker._acknowledged().get(place) == 3, "all is acknowledged")
+    assert applied[-3:] == [0, 1, 2]
     stopping.set()
     assert await running == 0

@@ -259,8 +259,9 @@ class Consumer(driver.Consumer):
         self._read_on.sent({(at.topic, at.partition): offset for at, offset in partitions.items()})
 
     async def on_partitions_revoked(self, revoked: set[TP]) -> None:
-        """Faust calls it before each assignment, whatever was held until then."""
+        """Faust calls it before each assignment, whatever was held until then, and stops only who held something."""
         self._read_on.forget()
+        self.stop_flow()
         await super().on_partitions_revoked(revoked)
 
     def _filter_tps_with_pending_acks(self, topics: Any = None) -> Iterator[TP]:
@@ -310,7 +311,7 @@ class Consumer(driver.Consumer):
         positions = {
             TP(*place): told.get(place, 0) for place in places if place in told or not committed.get(TP(*place))
         }
-        self._read_on.sent({place: offset for place in places if (offset := committed.get(TP(*place)))})
+        self._read_on.sent({place: committed[TP(*place)] for place in places if TP(*place) not in positions})
         if positions:
             await self.seek_wait(positions)
         return {**committed, **positions}

@@ -2,8 +2,9 @@
 
 A consumer's own place moves when records are handed out, whatever becomes of them: a rebalance, a seek, or an answer
 that nobody waits for any more throws them away. What is acknowledged must follow, without a gap, upon where the
-consumer was sent. So what comes elsewhere is thrown away and asked for again from there; where the same comes again, it
-is the log that is so (its older records were deleted, or it was made again), and it is taken.
+consumer was sent. So what leaves a gap is thrown away and asked for again from there; where the same comes again, it is
+the log that is so (its older records were deleted), and it is taken. What lies before is taken as it comes: to read too
+much changes nothing, and the broker sends the consumer back where the log ends before its place.
 """
 
 from collections.abc import Iterable, Mapping
@@ -18,7 +19,7 @@ class ReadOn:
         self._next: dict[Place, int] = {}
         # What was thrown away is asked for again before more is taken.
         self._again: set[Place] = set()
-        # What came elsewhere: the offset that should have come, and the one that did.
+        # What came too late: the offset that should have come, and the one that did.
         self._odd: dict[Place, tuple[int, int]] = {}
 
     def forget(self) -> None:
@@ -28,8 +29,9 @@ class ReadOn:
         self._odd.clear()
 
     def sent(self, positions: Mapping[Place, int]) -> None:
-        """The consumer was sent there."""
+        """The consumer was sent there. What is on its way may be from before that, so it is sent there once more."""
         self._next.update(positions)
+        self._again.update(positions)
 
     def drop(self, places: Iterable[Place]) -> None:
         """What was fetched of these partitions is thrown away."""
@@ -41,7 +43,7 @@ class ReadOn:
         if expected is None or place in self._again:
             self._again.add(place)
             return False
-        if first != expected and self._odd.get(place) != (expected, first):
+        if first > expected and self._odd.get(place) != (expected, first):
             self._odd[place] = expected, first
             self._again.add(place)
             return False

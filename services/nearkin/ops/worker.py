@@ -123,7 +123,7 @@ class Worker:
         self._elsewhere: dict[Place, int] = {}
         self._notes = notes
         # What was fetched before the consumer was sent elsewhere is not acknowledged: from where, and at which count.
-        self._seeks, self._sought = 0, dict[Place, tuple[int, int]]()
+        self._seeks, self._sought = 0, dict[Place, int]()
         self._letters = letters or DeadLetters(
             settings.kafka_bootstrap, topics, metrics, security=settings.kafka_security, traces=traces
         )
@@ -284,7 +284,9 @@ class Worker:
         self._places = places_of(assigned)
         self._done.clear()
         self._elsewhere.clear()  # the ledger is asked where to begin
-        self._sought.clear()
+        # The group may count generations anew: what is in flight is told by the seeks that it was before.
+        self._seeks += 1
+        self._sought = dict.fromkeys(self._places, self._seeks)
         self._metrics.rebalances.inc()
         self._health.ready("group")
         log.info(
@@ -363,10 +365,13 @@ class Worker:
                     self._progress.end()
         except Stopped:
             pass
-        finally:
+        except BaseException:
             if settling is not None:
-                with contextlib.suppress(Stopped):
-                    await settling
+                settling.cancel()  # it may try for ever, and what failed must be told
+            raise
+        if settling is not None:
+            with contextlib.suppress(Stopped):
+                await settling
 
     async def _settle(self, letters: Sequence[Letter], rejected: Sequence[Rejected]) -> None:
         """Send what was rejected of a batch to the dead letters, then acknowledge the batch."""
@@ -424,8 +429,8 @@ class Worker:
             log.warning("cannot read on from elsewhere yet", extra=fields(error=describe(error)))
         else:
             self._seeks += 1
-            for place, offset in sought.items():
-                self._sought[place] = offset, self._seeks
+            for place in sought:
+                self._sought[place] = self._seeks
                 self._elsewhere.pop(place, None)
 
     async def _take(self) -> list[Letter]:
@@ -509,8 +514,8 @@ class Worker:
         positions = self._progress.positions
         for letter in letters:
             place = letter.record.topic, letter.record.partition
-            _, sought = self._sought.get(place, (0, 0))
-            if letter.generation == generation and letter.seeks >= sought and place not in self._elsewhere:
+            since = letter.seeks >= self._sought.get(place, 0)
+            if letter.generation == generation and since and place not in self._elsewhere:
                 positions[place] = self._done[place] = letter.record.offset + 1
 
     def _acknowledged(self) -> Mapping[Place, int]:
