@@ -7,17 +7,16 @@ import pytest
 
 from nearkin.core.item import Content
 from nearkin.embedded.catalogue.online_retail import load_catalogue
-from nearkin.encoders.bundle import DEFAULT_BUNDLE, load_encoder, read_manifest, verify_file
+from nearkin.encoders.bundle import DEFAULT_BUNDLE, load_encoder, read_file, read_graphs, read_manifest
 from nearkin.encoders.text import TextEncoder
 
 
 @pytest.fixture(scope="module")
 def text_encoder() -> TextEncoder:
     manifest = read_manifest(DEFAULT_BUNDLE)
-    files = {name: verify_file(DEFAULT_BUNDLE, name, file) for name, file in manifest.files.items()}
-    return TextEncoder(
-        files[manifest.text.model], files[manifest.text.tokenizer], max_tokens=256, threads=2, integer_products=True
-    )
+    graph = read_graphs(DEFAULT_BUNDLE, manifest)["model.onnx"]
+    tokenizer = read_file(DEFAULT_BUNDLE, manifest.file("tokenizer.json"))
+    return TextEncoder(graph, tokenizer, max_tokens=256, threads=2)
 
 
 def test_meaning_makes_texts_close(text_encoder: TextEncoder) -> None:

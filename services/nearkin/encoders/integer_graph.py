@@ -8,7 +8,6 @@ batch would not. Measured: docs/decisions/0006-integer-products.md.
 """
 
 from collections.abc import Mapping
-from pathlib import Path
 
 import numpy as np
 import onnx
@@ -27,30 +26,27 @@ _OPSETS = range(13, 18)
 _SHRINK, _ONE, _ZERO = "nearkin_shrink", "nearkin_one", "nearkin_zero"
 
 
-def with_integer_products(path: Path) -> bytes:
-    """Read a graph and rewrite its products with int8 weights.
+def with_integer_products(model: onnx.ModelProto, where: str) -> bytes:
+    """Rewrite a graph's products with int8 weights.
 
     Args:
-        path: the graph, with weights inside.
+        model: the graph, with weights inside; it is changed.
+        where: its file, to name it to a person.
 
     Returns:
         The rewritten graph, serialised.
 
     Raises:
-        Misconfigured: it is no graph, is of an opset that is not known here, or holds no product with int8 weights.
+        Misconfigured: it is of an opset that is not known here, or holds no product with int8 weights.
     """
-    try:
-        model = onnx.load_model_from_string(path.read_bytes())
-    except Exception as error:  # protobuf's own exceptions have no common base that says more
-        raise _refused(path, "the text model cannot be loaded: it is not an ONNX graph") from error
     graph = model.graph
     rewriting = _Rewriting(graph)
     nodes = [new for node in graph.node for new in rewriting.of(node)]
     if not rewriting.products:
-        raise _refused(path, "the text model holds no matrix product with int8 weights")
+        raise _refused(where, "the text model holds no matrix product with int8 weights")
     opset = max((each.version for each in model.opset_import if each.domain in ("", "ai.onnx")), default=0)
     if opset not in _OPSETS:
-        raise _refused(path, f"the text model is of opset {opset}; {_OPSETS[0]} to {_OPSETS[-1]} can be rewritten")
+        raise _refused(where, f"the text model is of opset {opset}; {_OPSETS[0]} to {_OPSETS[-1]} can be rewritten")
     _replace(graph, nodes)
     serialised: bytes = model.SerializeToString()
     return serialised
@@ -125,10 +121,10 @@ def _replace(graph: onnx.GraphProto, nodes: list[onnx.NodeProto]) -> None:
     graph.initializer.extend(constants)
 
 
-def _refused(path: Path, problem: str) -> Misconfigured:
+def _refused(where: str, problem: str) -> Misconfigured:
     return Misconfigured(
         problem,
-        field=str(path),
+        field=where,
         remedy="install the bundle again, or set products to 'as_stored' in its manifest and give it a new id",
         reason="bundle",
     )
