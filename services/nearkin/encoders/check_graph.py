@@ -1,9 +1,9 @@
 """Reads an ONNX graph of a bundle and refuses what a graph may not be, before the runtime sees any of it.
 
-A graph is code. It may name files to read its weights from, operators of libraries that are not there, and more nodes than
-a process has memory for; and one that takes or gives something else than its manifest says would fail, or give nonsense,
-only when the first item comes. What is handed to the runtime is serialised anew from what was checked, so that nothing
-which two parsers could read in two ways is left.
+A graph is code. It may name files to read its weights from, operators of libraries that are not there, and more nodes
+than a process has memory for; and one that takes or gives something else than its manifest says would fail, or give
+nonsense, only when the first item comes. What is handed to the runtime is serialised anew from what was checked, so
+that nothing which two parsers could read in two ways is left.
 """
 
 from collections.abc import Iterator, Sequence

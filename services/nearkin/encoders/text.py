@@ -34,7 +34,7 @@ class TextEncoder:
     """A sentence transformer. Thread-safe; holds at most `threads` cores, whoever calls.
 
     Args:
-        graph: the ONNX graph, checked: of token ids, attention mask and token types those that it takes, to token vectors.
+        graph: the ONNX graph, checked: of the `INPUTS` those that it takes, to token vectors.
         tokenizer: the tokenizer of that graph, as JSON.
         max_tokens: texts are cut to so many tokens.
         threads: how many runs at a time.
