@@ -65,7 +65,7 @@ def hold(manifest: Any, path: str) -> tuple[Any, str]:
 
 
 #: What a manifest may leave out.
-OPTIONAL = {"package", "graph", "low", "high", "processor", "pooling", "prefix", "equal_neighbours_at_10"}
+OPTIONAL = {"text", "lexical", "package", "graph", "processor"}
 
 
 @pytest.mark.parametrize("path", [path for path in paths(WHOLE) if path.split(".")[-1] not in OPTIONAL])

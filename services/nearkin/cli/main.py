@@ -14,6 +14,7 @@ from typing import Any
 import click
 
 import nearkin
+from nearkin.cli.bundle import bundle
 from nearkin.cli.delete import delete
 from nearkin.cli.demo import demo
 from nearkin.cli.dlq import dlq
@@ -139,6 +140,7 @@ for command in (
     priors,
     dlq,
     topics,
+    bundle,
     split,
     fit,
     score,

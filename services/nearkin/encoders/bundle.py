@@ -132,7 +132,7 @@ def read_file(folder: Path, file: BundleFile) -> bytes:
         found = _read_in(folder, file.path, file.size, remedy)
     else:
         remedy = f"run `pip install --force-reinstall {_installable(file.package)}`"
-        found = _read_plain(path, file.size, remedy)
+        found = read_plain(path, file.size, remedy)
     if len(found) != file.size:
         raise _broken(path, f"has {len(found)} bytes, the manifest says {file.size}", remedy)
     digest = hashlib.sha256(found).hexdigest()
@@ -167,11 +167,15 @@ def _read_in(folder: Path, path: str, most: int, remedy: str) -> bytes:
     inside = folder.resolve()
     if (inside / path).resolve() != inside / path:
         raise _broken(folder / path, "is, or lies behind, a symbolic link", "put the file itself there")
-    return _read_plain(folder / path, most, remedy)
+    return read_plain(folder / path, most, remedy)
 
 
-def _read_plain(path: Path, most: int, remedy: str) -> bytes:
-    """Read a file whole, but one that is larger not at all."""
+def read_plain(path: Path, most: int, remedy: str) -> bytes:
+    """Read a file whole, but one that is larger not at all.
+
+    Raises:
+        Misconfigured: it cannot be read, is larger, or is a folder, a pipe or a device.
+    """
     try:
         descriptor = os.open(path, os.O_RDONLY | os.O_NONBLOCK)  # opening a pipe would wait for one who writes to it
         try:

@@ -142,6 +142,9 @@ class Settings(BaseSettings):
     bundle_path: Path | None = Field(
         None, description="Folder of the encoder bundle; the default bundle where it is not set."
     )
+    bundles_dir: Path | None = Field(
+        None, description="Folder in which `nearkin bundle` keeps and finds bundles, each in a folder of its id."
+    )
     encode_threads: int = Field(2, ge=1, le=64, description="Encoder calls that run at a time, each on one core.")
 
     indexer_lane: Literal["live", "bulk"] = Field(
