@@ -8,30 +8,27 @@ from pathlib import Path
 
 import obstore
 import pytest
-from moto.server import ThreadedMotoServer
 from obstore.store import S3Store
 
 from made_bundles import make_bundle
 from nearkin.core.errors import Misconfigured, NearkinError, Unavailable
 from nearkin.encoders.bundle import DEFAULT_BUNDLE, load_encoder, verify_bundle
 from nearkin.encoders.pull_bundle import pull_bundle
+from s3_store import KEY, s3_store
 
 
 @pytest.fixture(scope="module")
 def endpoint() -> Iterator[str]:
     """The address of an S3-compatible store."""
-    server = ThreadedMotoServer(ip_address="127.0.0.1", port=0, verbose=False)
-    server.start()
-    host, port = server.get_host_and_port()
-    yield f"http://{host}:{port}"
-    server.stop()
+    with s3_store() as address:
+        yield address
 
 
 @pytest.fixture
 def credentials(endpoint: str, monkeypatch: pytest.MonkeyPatch) -> None:
     """The environment in which the store is reached."""
     for name, value in {
-        "AWS_ACCESS_KEY_ID": "a-key",
+        "AWS_ACCESS_KEY_ID": KEY,
         "AWS_SECRET_ACCESS_KEY": "a-secret-that-nobody-may-see",
         "AWS_REGION": "us-east-1",
         "AWS_ENDPOINT_URL": endpoint,
@@ -41,13 +38,9 @@ def credentials(endpoint: str, monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 @pytest.fixture
-def bucket(credentials: None, endpoint: str, tmp_path: Path) -> S3Store:
-    """A bucket of the store."""
-    import urllib.request
-
-    name = f"b{hashlib.sha256(str(tmp_path).encode()).hexdigest()[:20]}"
-    urllib.request.urlopen(urllib.request.Request(f"{endpoint}/{name}", method="PUT")).close()
-    return S3Store(name)
+def bucket(credentials: None, tmp_path: Path) -> S3Store:
+    """A bucket of the store that no other test has."""
+    return S3Store(f"b{hashlib.sha256(str(tmp_path).encode()).hexdigest()[:20]}", client_options={"allow_http": True})
 
 
 @pytest.fixture(params=["a folder", "a bucket"])
@@ -219,6 +212,16 @@ def test_a_bucket_that_is_not_there_is_told_and_no_secret(credentials: None, bun
     with pytest.raises(NearkinError) as refused:
         pull_bundle("s3://no-such-bucket/bundle", bundles)
     assert "s3://no-such-bucket/bundle" in str(refused.value)
+    assert "nobody-may-see" not in str(refused.value)
+
+
+def test_who_may_not_read_is_told_which_settings_there_are_and_no_secret(
+    credentials: None, bundles: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("AWS_ACCESS_KEY_ID", "somebody-else")
+    with pytest.raises(Misconfigured) as refused:
+        pull_bundle("s3://bucket/bundle", bundles)
+    assert "AWS_ACCESS_KEY_ID" in refused.value.remedy
     assert "nobody-may-see" not in str(refused.value)
 
 
