@@ -33,6 +33,7 @@ def s3_store() -> Iterator[str]:
 
 class _Handler(BaseHTTPRequestHandler):
     protocol_version = "HTTP/1.1"
+    wbufsize = 1 << 16  # an answer in two packets would wait for the first to be acknowledged
     held: dict[str, bytes]
 
     def do_PUT(self) -> None:  # the name that the base class calls

@@ -179,7 +179,7 @@ def test_a_folder_that_cannot_be_written_is_named(origin: Origin, tmp_path: Path
 def test_a_large_file_comes_in_portions(
     bucket: S3Store, tmp_path: Path, bundles: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("nearkin.encoders.pull_bundle._PORTION", 7)
+    monkeypatch.setattr("nearkin.encoders.pull_bundle._PORTION", 97)
     make_bundle(tmp_path / "made")
     manifest, folder = pull_bundle(Origin(tmp_path / "made", bucket).url, bundles)
     assert verify_bundle(folder) == manifest
