@@ -40,9 +40,11 @@ def test_the_list_shows_what_is_installed_and_stars_what_serves(nearkin, tiny):
 
 def test_the_list_as_json(nearkin, tiny, monkeypatch):
     monkeypatch.setenv("NEARKIN_BUNDLE_PATH", str(tiny))
-    rows = json.loads(nearkin("bundle", "list", "--json").output)
-    assert {row["id"]: row["serves"] for row in rows} == {DEFAULT: False, tiny.name: True}
-    assert all(row["problem"] is None and row["modalities"] == ["text", "lexical"] for row in rows)
+    rows = {row["id"]: row for row in json.loads(nearkin("bundle", "list", "--json").output)}
+    assert [row["id"] for row in rows.values() if row["serves"]] == [tiny.name]
+    assert all(row["problem"] is None for row in rows.values())
+    assert rows[DEFAULT]["modalities"] == rows[tiny.name]["modalities"] == ["text", "lexical"]
+    assert rows[tiny.name]["dimensions"] == 4
 
 
 def test_what_serves_from_elsewhere_is_listed_too(nearkin, tmp_path, monkeypatch):
@@ -97,7 +99,7 @@ def test_what_is_broken_is_told_beside_what_is_whole(nearkin, tiny, named):
     assert f"{DEFAULT}: whole" in verified.output
     assert f"broken: {tiny / 'tokenizer.json'}: has 2 bytes" in verified.output
     rows = json.loads(nearkin("bundle", "verify", "--json", *named).output)
-    assert [row["problem"] is None for row in rows] == [True, False]
+    assert [row["folder"] for row in rows if row["problem"] is not None] == [str(tiny)]
 
 
 def test_what_serves_is_verified_too(nearkin, tmp_path, monkeypatch):

@@ -28,8 +28,10 @@ def bundles(tmp_path: Path) -> Path:
     return folder
 
 
-def test_the_shipped_bundle_is_always_there_and_first() -> None:
-    assert find_bundles(None)[0] == Place(DEFAULT_BUNDLE, "shipped with nearkin")
+def test_the_default_bundle_is_always_there_and_first() -> None:
+    places = find_bundles(None)
+    assert places[0] == Place(DEFAULT_BUNDLE, "shipped with nearkin")
+    assert len({place.folder for place in places}) == len(places)
 
 
 def test_a_folder_gives_its_bundles_by_their_ids(bundles: Path) -> None:

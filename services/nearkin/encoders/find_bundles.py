@@ -1,4 +1,4 @@
-"""Finds the bundles that are installed: the one that Nearkin ships, those that packages carry, those of a folder.
+"""Finds the bundles that are installed: those that Nearkin ships, those that packages carry, those of a folder.
 
 A package carries a bundle by an entry point of the group `nearkin.bundles`, whose value is the import name of the
 folder that holds the manifest. Nothing is imported to find it: what a bundle is made of is read as files alone.
@@ -67,7 +67,7 @@ def find_bundles(bundles_dir: Path | None) -> list[Place]:
     Raises:
         Misconfigured: that folder cannot be read.
     """
-    return [Place(DEFAULT_BUNDLE, "shipped with nearkin"), *_in_packages(), *_in_folder(bundles_dir)]
+    return [*_shipped(), *_in_packages(), *_in_folder(bundles_dir)]
 
 
 def find_bundle(wanted: str, bundles_dir: Path | None) -> Place:
@@ -106,6 +106,13 @@ def _names(place: Place) -> tuple[str, ...]:
     except Misconfigured:
         return (place.folder.name,)
     return manifest.id, manifest.name
+
+
+def _shipped() -> Iterator[Place]:
+    """The default bundle, and then the others."""
+    beside = sorted(path.parent for path in DEFAULT_BUNDLE.parent.glob(f"*/{MANIFEST}"))
+    for folder in dict.fromkeys([DEFAULT_BUNDLE, *beside]):
+        yield Place(folder, "shipped with nearkin")
 
 
 def _in_packages() -> Iterator[Place]:
