@@ -3,6 +3,7 @@
 import contextlib
 import copy
 import json
+import re
 from collections.abc import Callable
 from typing import Any
 
@@ -191,6 +192,15 @@ def test_what_is_no_manifest_is_refused(content: bytes) -> None:
     with pytest.raises(ManifestError) as error:
         decode_manifest(content)
     assert error.value.remedy
+
+
+@pytest.mark.parametrize("name", ["version", "sha256", "max_tokens"])
+def test_a_field_that_is_there_twice_is_refused(name: str) -> None:
+    whole = (DEFAULT_BUNDLE / "manifest.json").read_text()
+    twice = re.sub(rf'("{name}": [^,}}\n]+)', r"\1, \1", whole, count=1)
+    with pytest.raises(ManifestError, match="twice") as error:
+        decode_manifest(twice.encode())
+    assert error.value.where == name
 
 
 def test_a_manifest_of_more_than_a_megabyte_is_refused_unread() -> None:

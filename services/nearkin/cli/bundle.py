@@ -50,7 +50,7 @@ def list_(as_json: bool) -> None:
     if as_json:
         click.echo(json.dumps(rows, indent=1))
         return
-    table = Table("", "id", "version", "encodes", "dimensions", "MB", "from")
+    table = _table("", "id", "version", "encodes", "dimensions", "MB", "from")
     for row in rows:
         star = "*" if row["serves"] else ""
         if row["problem"] is not None:
@@ -86,8 +86,8 @@ def show(bundle: str | None, as_json: bool) -> None:
         return
     console = terminal()
     for line in _lines(place, manifest, digest):
-        console.print(printable(line))
-    table = Table("file", "bytes", "licence", "source")
+        console.print(printable(line), soft_wrap=True)
+    table = _table("file", "bytes", "licence", "source")
     for file in manifest.files:
         inside = f"{file.path} (package {file.package})" if file.package else file.path
         table.add_row(printable(inside), f"{file.size:,}", printable(file.licence), printable(file.source))
@@ -95,7 +95,7 @@ def show(bundle: str | None, as_json: bool) -> None:
     _print_figures("quality", manifest.quality)
     _print_figures("speed", manifest.speed)
     if manifest.parity:
-        table = Table("parity of", "with", "on", "processor", "cosine, mean", "1st percentile", "neighbours@10")
+        table = _table("parity of", "with", "on", "processor", "cosine, mean", "1st percentile", "neighbours@10")
         for one in manifest.parity:
             neighbours = f"{one.equal_neighbours_at_10:.4f}" if one.equal_neighbours_at_10 is not None else ""
             words = (one.modality, one.reference, f"{one.samples:,} {one.on}", one.processor)
@@ -156,6 +156,14 @@ def pull(url: str, to: Path | None, sha256: str | None) -> None:
         )
     manifest, kept = pull_bundle(url, folder, sha256=sha256)
     click.echo(f"{manifest.id} is whole; serve it with NEARKIN_BUNDLE_PATH={kept}")
+
+
+def _table(*columns: str) -> Table:
+    """A table that cuts nothing off where the terminal is narrow."""
+    table = Table(*columns)
+    for column in table.columns:
+        column.overflow = "fold"
+    return table
 
 
 def _serving(bundle_path: Path | None) -> "Place":
@@ -221,7 +229,7 @@ def _lines(place: "Place", manifest: "Manifest", digest: str) -> list[str]:
 def _print_figures(what: str, figures: "Sequence[Figure]") -> None:
     if not figures:
         return
-    table = Table(what, "value", "on", "processor", "shown by")
+    table = _table(what, "value", "on", "processor", "shown by")
     for one in figures:
         value = f"{one.value:g}"
         if one.low is not None and one.high is not None:

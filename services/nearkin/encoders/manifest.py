@@ -9,6 +9,7 @@ Another modality is one more settings struct in `Modalities`, None where a bundl
 """
 
 import hashlib
+import json
 import re
 from collections.abc import Iterator
 from typing import Annotated, Literal, Protocol
@@ -233,6 +234,7 @@ def decode_manifest(content: bytes) -> Manifest:
         if found != FORMAT:
             raise ManifestError("format", f"is {found}; this version of Nearkin reads {FORMAT}", OF_ANOTHER_VERSION)
         manifest = msgspec.json.decode(content, type=Manifest)
+        json.loads(content, object_pairs_hook=_require_distinct)
     except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
         raise _refused(str(error)) from error
     for where, problem, remedy in _contradictions(manifest):
@@ -270,6 +272,14 @@ def _contradictions(manifest: Manifest) -> Iterator[tuple[str, str, str]]:
     if manifest.id != manifest.expected_id():
         problem = f"the manifest was altered: its id is {manifest.id!r}, its contents give {manifest.expected_id()!r}"
         yield "id", problem, "take the whole bundle anew, or give it its new id if you changed it: it is another space"
+
+
+def _require_distinct(pairs: list[tuple[str, object]]) -> None:
+    """Refuse an object that names a field twice: one reader takes the first, another the last."""
+    names = [name for name, _ in pairs]
+    for name in names:
+        if names.count(name) > 1:
+            raise ManifestError(name, "is there twice in one object", "leave one of them out")
 
 
 _MISSING = re.compile(r"^Object missing required field `([^`]+)`")
