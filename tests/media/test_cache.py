@@ -34,6 +34,26 @@ def test_a_reference_is_forgotten_after_its_time():
     assert cache.recall("a") is None
 
 
+def test_references_that_nobody_asks_for_again_are_let_go_after_their_time():
+    now = [0.0]
+    cache = MediaCache(100, 60, lambda: now[0])
+    for number in range(100):
+        cache.keep(str(number), media(b"x"))
+
+    now[0] = 60.0
+    cache.keep("last", media(b"x"))
+
+    assert len(cache._references) == 1
+
+
+def test_a_lifetime_of_nothing_remembers_no_reference():
+    cache = MediaCache(100, 0, lambda: 0.0)
+
+    cache.keep("a", media(b"x"))
+
+    assert cache.recall("a") is None
+
+
 def test_what_was_used_longest_ago_goes_first():
     cache = MediaCache(100, 60, lambda: 0.0)
     for name in "abc":

@@ -8,21 +8,34 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import pytest_asyncio
 from PIL import Image, ImageCms
+from prometheus_client import CollectorRegistry
 
 from media import made_pictures as made
 from nearkin.core.errors import Unavailable, UnusableMedia
 from nearkin.media.decode import DecodeLimits, Decoder
 from nearkin.media.kinds import Media
 from nearkin.media.picture import fit
+from nearkin.ops.metrics import Metrics
 from nearkin.ops.settings import load_settings
+from waiting import until
 
 RED, GREEN, BLUE, WHITE = (255, 0, 0), (0, 255, 0), (0, 0, 255), (255, 255, 255)
 
 
-@pytest.fixture
-async def decoder(metrics):
-    async with Decoder(metrics) as decoder:
+# One process serves all tests but those that are about processes: to start one takes longer than most pictures do.
+pytestmark = pytest.mark.asyncio(loop_scope="module")
+
+
+@pytest.fixture(scope="module")
+def counts():
+    return Metrics(CollectorRegistry(), "test")
+
+
+@pytest_asyncio.fixture(scope="module", loop_scope="module")
+async def decoder(counts):
+    async with Decoder(counts) as decoder:
         yield decoder
 
 
@@ -52,14 +65,16 @@ async def process_of(decoder):
 
 
 @pytest.mark.parametrize("kind", ["JPEG", "PNG", "GIF", "WEBP", "AVIF"])
-async def test_each_kind_becomes_plain_pixels(decoder, metrics, kind):
+async def test_each_kind_becomes_plain_pixels(decoder, counts, kind):
+    known = counted(counts, kind.lower(), "decoded")
+
     picture = await decoder.decode(Media.of(made.encoded(made.quarters(400, 200), kind)), edge=100)
 
     assert picture.rgb.shape == (100, 200, 3)
     assert picture.rgb.dtype == np.uint8
     assert (picture.width, picture.height) == (400, 200)
     assert near(corners(picture), [RED, GREEN, BLUE, WHITE], by=20)
-    assert counted(metrics, kind.lower(), "decoded") == 1
+    assert counted(counts, kind.lower(), "decoded") == known + 1
 
 
 @pytest.mark.parametrize("kind", ["JPEG", "PNG", "WEBP"])
@@ -164,18 +179,18 @@ async def test_what_is_something_else_too_is_the_picture_that_it_begins_as(decod
     assert picture.rgb.shape[2] == 3
 
 
-async def test_a_hostile_picture_is_refused_with_its_reason_and_costs_no_process(decoder, metrics):
+async def test_a_hostile_picture_is_refused_with_its_reason_and_costs_no_process(decoder, counts):
     before = await process_of(decoder)
     for name, (content, reason) in made.HOSTILE.items():
         media = Media.of(content)
-        known = counted(metrics, media.kind.value, reason)
+        known = counted(counts, media.kind.value, reason)
 
         with pytest.raises(UnusableMedia) as refusal:
             await decoder.decode(media, edge=256, field="content.images.0")
 
         assert (refusal.value.reason, refusal.value.field) == (reason, "content.images.0"), name
         assert refusal.value.remedy
-        assert counted(metrics, media.kind.value, reason) == known + 1
+        assert counted(counts, media.kind.value, reason) == known + 1
 
     assert (await decoder.decode(Media.of(made.plain("PNG")), edge=20)).rgb.shape == (20, 27, 3)
     assert await process_of(decoder) == before
@@ -192,21 +207,63 @@ async def test_a_picture_that_hangs_its_decoder_costs_itself_alone(metrics):
         assert await process_of(decoder) != before
 
 
-@pytest.mark.parametrize("signalled", [signal.SIGSEGV, signal.SIGKILL, signal.SIGABRT])
-async def test_a_picture_that_crashes_its_decoder_costs_itself_alone(decoder, metrics, signalled):
-    pid = await process_of(decoder)
-    decoding = asyncio.create_task(decoder.decode(Media.of(made.many_scans()), edge=256))
-    await asyncio.sleep(0.2)
+async def decoding(decoder, times, signalled):
+    """Decode what takes long with a decoder that did nothing yet, and have so many processes die while they do."""
+    killed = at_work()
+    task = asyncio.create_task(decoder.decode(Media.of(made.many_scans()), edge=256))
+    for _ in range(times):
+        for pid in await asyncio.to_thread(until, lambda: at_work() - killed, "a process that decodes"):
+            killed.add(pid)
+            os.kill(pid, signalled)
+    return await task
 
-    os.kill(pid, signalled)
 
-    with pytest.raises(UnusableMedia, match="makes its decoder crash"):
-        await decoding
-    assert (await decoder.decode(Media.of(made.plain("PNG")), edge=20)).rgb.shape == (20, 27, 3)
+def at_work():
+    """The decoders' processes that have begun with a picture, which limits their processor time."""
+    found = Path("/proc/self/task").glob("*/children")
+    return {
+        int(pid) for each in found for pid in each.read_text().split() if limits_of(pid)["Max cpu time"].isdecimal()
+    }
+
+
+def limits_of(pid):
+    """The limits of a process."""
+    return {line[:25].strip(): line[25:].split()[0] for line in _proc(pid, "limits").splitlines()}
+
+
+@pytest.mark.parametrize("signalled", [signal.SIGSEGV, signal.SIGKILL])
+async def test_a_picture_that_crashes_its_decoder_twice_costs_itself_alone(metrics, signalled):
+    async with Decoder(metrics) as decoder:
+        with pytest.raises(UnusableMedia, match="makes its decoder crash"):
+            await decoding(decoder, 2, signalled)
+
+        assert (await decoder.decode(Media.of(made.plain("PNG")), edge=20)).rgb.shape == (20, 27, 3)
     assert counted(metrics, "jpeg", "crash") == 1
 
 
+async def test_a_picture_is_not_blamed_for_a_process_that_dies_of_something_else(metrics):
+    async with Decoder(metrics, limits=DecodeLimits(timeout_s=1)) as decoder:
+        with pytest.raises(UnusableMedia) as refusal:
+            await decoding(decoder, 1, signal.SIGKILL)
+
+    assert refusal.value.reason == "hang"  # what it does by itself
+
+
+async def test_a_decoder_that_is_closed_refuses_those_who_wait(metrics):
+    decoder = Decoder(metrics, limits=DecodeLimits(timeout_s=1))
+    waiting = [asyncio.create_task(decoder.decode(Media.of(made.many_scans()), edge=256)) for _ in range(3)]
+    await asyncio.sleep(0)
+    await decoder.close()
+
+    found = await asyncio.gather(*waiting, return_exceptions=True)
+
+    assert {type(error) for error in found} <= {UnusableMedia, Unavailable}
+    with pytest.raises(Unavailable, match="it is closed"):
+        await decoder.decode(Media.of(made.plain("PNG")), edge=20)
+
+
 async def test_a_process_that_dies_while_idle_is_replaced_unnoticed(decoder):
+    await decoder.decode(Media.of(made.plain("PNG")), edge=20)
     process = await decoder._idle.get()
     decoder._idle.put_nowait(process)
     os.kill(process.pid, signal.SIGKILL)
@@ -260,7 +317,7 @@ async def test_a_process_has_nothing_that_could_be_taken(metrics, monkeypatch):
     pid = await process_of(decoder)
 
     environment = _proc(pid, "environ")
-    limits = {line[:25].strip(): line[25:].split()[0] for line in _proc(pid, "limits").splitlines()}
+    limits = limits_of(pid)
 
     await decoder.close()
     assert "NEARKIN" not in environment
@@ -300,11 +357,11 @@ async def test_the_settings_say_what_a_picture_may_cost(metrics, monkeypatch):
 
 
 def _proc(pid, name):
-    return Path(f"/proc/{pid}/{name}").read_text()
+    try:
+        return Path(f"/proc/{pid}/{name}").read_text()
+    except (FileNotFoundError, ProcessLookupError):
+        return ""
 
 
 def _runs(pid):
-    try:
-        return _proc(pid, "stat").rpartition(")")[2].split()[0] != "Z"
-    except FileNotFoundError:
-        return False
+    return _proc(pid, "stat").rpartition(")")[2].split()[:1] not in ([], ["Z"])

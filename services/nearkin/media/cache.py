@@ -61,11 +61,14 @@ class MediaCache:
         self._media.move_to_end(media.sha256)
         while self._bytes > self._most_bytes:
             self._bytes -= len(self._media.popitem(last=False)[1].content)
-        key = _key(reference)
-        self._references[key] = (media.sha256, self._clock() + self._lifetime_s)
+        now, key = self._clock(), _key(reference)
+        self._references[key] = (media.sha256, now + self._lifetime_s)
         self._references.move_to_end(key)
-        while len(self._references) > MOST_REFERENCES:
+        # All live equally long, so those that come to their end first stand first.
+        while len(self._references) > MOST_REFERENCES or next(iter(self._references.values()))[1] <= now:
             self._references.popitem(last=False)
+            if not self._references:
+                break
         return known
 
 

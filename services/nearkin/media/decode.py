@@ -1,13 +1,13 @@
 """Decodes pictures in processes of their own, so that one which crashes or hangs a decoder costs that picture alone.
 
-Each process (`decode_process.py`) takes one picture at a time. One that dies, or does not answer in time, is ended and
-another is started for the next picture; each is renewed after so many pictures, so whatever leaks there goes with it.
+Each process (`decode_process.py`) takes one picture at a time. One that does not answer in time is ended, and another
+one is started for the next picture; one that dies is replaced, and only a picture that the new one dies of too is
+called the reason. Each is renewed after so many pictures, so whatever leaks there goes with it.
 """
 
 import asyncio
 import json
 import os
-import signal
 import sys
 import time
 from contextlib import suppress
@@ -20,7 +20,7 @@ from numpy.typing import NDArray
 
 from nearkin.core.errors import Unavailable, UnusableMedia
 from nearkin.media.decode_messages import LENGTHS, LONGEST_ASPECT, MOST_HEADER_BYTES, REASONS
-from nearkin.media.kinds import Kind, Media
+from nearkin.media.kinds import Media
 from nearkin.ops.metrics import Metrics
 from nearkin.ops.settings import Settings
 
@@ -79,6 +79,7 @@ class _Process:
         started = cls(
             await asyncio.create_subprocess_exec(
                 sys.executable,
+                "-P",  # modules come from where ours do, not from the folder that we were started in
                 "-m",
                 "nearkin.media.decode_process",
                 str(os.getpid()),
@@ -156,6 +157,7 @@ class Decoder:
         for _ in range(processes):
             self._idle.put_nowait(None)
         self._ending: set[asyncio.Task[int]] = set()
+        self._closed = False
 
     @classmethod
     def of(cls, settings: Settings, metrics: Metrics) -> Self:
@@ -190,11 +192,13 @@ class Decoder:
                 self._idle.put_nowait(process)
 
     async def close(self) -> None:
-        """End all processes, once each has done what it is at."""
-        for _ in range(self._count):
-            process = await self._idle.get()
+        """End all processes, once each has done what it is at; whoever waits for one is refused."""
+        self._closed = True
+        slots = [await self._idle.get() for _ in range(self._count)]
+        for process in slots:
             if process is not None:
                 self._end(process)
+            self._idle.put_nowait(None)
         while self._ending:
             await asyncio.wait(set(self._ending))
 
@@ -212,53 +216,70 @@ class Decoder:
         """
         if not media.kind.is_picture:
             raise UnusableMedia("it is a video", field=field, remedy="send it among the videos", reason="not_a_picture")
-        process, again = await self._idle.get(), None
         began = time.monotonic()
         try:
-            if process is not None and not process.alive:
+            picture = await self._decode(media, edge)
+        except UnusableMedia as error:
+            self._metrics.media_decodes.labels(kind=media.kind.value, outcome=error.reason).inc()
+            raise UnusableMedia(error.problem, remedy=error.remedy, field=field, reason=error.reason) from error
+        self._metrics.media_decodes.labels(kind=media.kind.value, outcome="decoded").inc()
+        self._metrics.media_decode_seconds.observe(time.monotonic() - began)
+        return picture
+
+    async def _decode(self, media: Media, edge: int) -> Picture:
+        kind = media.kind.value
+        try:
+            try:
+                return await self._turn(media, edge, fresh=False)
+            except _Died:
+                # It may have died of something else, as where the machine ran out of memory: a fresh one tells.
+                return await self._turn(media, edge, fresh=True)
+        except _Died:
+            raise UnusableMedia(
+                f"as {kind} it makes its decoder crash", remedy="send another file", reason="crash"
+            ) from None
+        except TimeoutError:
+            raise UnusableMedia(
+                f"as {kind} it takes longer than {self._limits.timeout_s:g} s to decode",
+                remedy="send another file, or raise NEARKIN_MEDIA_DECODE_TIMEOUT_S",
+                reason="hang",
+            ) from None
+
+    async def _turn(self, media: Media, edge: int, *, fresh: bool) -> Picture:
+        process, again = await self._idle.get(), None
+        try:
+            if self._closed:
+                raise Unavailable("picture decoder", "it is closed")
+            if process is not None and (fresh or not process.alive):
                 self._end(process)
                 process = None
             process = process or await self._start()
-            picture = await self._decode(process, media, edge)
-        except UnusableMedia as error:
-            self._metrics.media_decodes.labels(kind=media.kind.value, outcome=error.reason).inc()
-            if error.reason not in ("crash", "hang"):
-                again = process
-            raise UnusableMedia(error.problem, remedy=error.remedy, field=field, reason=error.reason) from error
+            picture = await self._ask(process, media, edge)
+        except UnusableMedia:
+            again = process
+            raise
         else:
             again = process
+            return picture
         finally:
             # Whatever interrupts a process leaves an answer in its pipe that would be taken for that of the next one.
             if process is not None and (again is None or process.decoded >= self._limits.renew_after):
                 self._end(process)
                 again = None
             self._idle.put_nowait(again)
-        self._metrics.media_decodes.labels(kind=media.kind.value, outcome="decoded").inc()
-        self._metrics.media_decode_seconds.observe(time.monotonic() - began)
-        return picture
 
-    async def _decode(self, process: _Process, media: Media, edge: int) -> Picture:
-        limits = self._limits
+    async def _ask(self, process: _Process, media: Media, edge: int) -> Picture:
         asked: dict[str, object] = {
             "kind": media.kind.value,
             "edge": edge,
-            "most_pixels": limits.most_pixels,
-            "seconds": limits.timeout_s,
+            "most_pixels": self._limits.most_pixels,
+            "seconds": self._limits.timeout_s,
         }
         process.decoded += 1
-        try:
-            async with asyncio.timeout(limits.timeout_s):
-                await process.ask(asked, media.content)
-                answer, rgb = await process.answer(edge * edge * LONGEST_ASPECT * 3)
-            return _picture(answer, rgb)
-        except TimeoutError:
-            raise self._hang(media.kind) from None
-        except _Died:
-            if await process.end() == -signal.SIGXCPU:
-                raise self._hang(media.kind) from None
-            raise UnusableMedia(
-                f"as {media.kind.value} it makes its decoder crash", remedy="send another file", reason="crash"
-            ) from None
+        async with asyncio.timeout(self._limits.timeout_s):
+            await process.ask(asked, media.content)
+            answer, rgb = await process.answer(edge * edge * LONGEST_ASPECT * 3)
+        return _picture(answer, rgb)
 
     async def _start(self) -> _Process:
         try:
@@ -273,13 +294,6 @@ class Decoder:
         task = asyncio.create_task(process.end())
         self._ending.add(task)
         task.add_done_callback(self._ending.discard)
-
-    def _hang(self, kind: Kind) -> UnusableMedia:
-        return UnusableMedia(
-            f"as {kind.value} it takes longer than {self._limits.timeout_s:g} s to decode",
-            remedy="send another file, or raise NEARKIN_MEDIA_DECODE_TIMEOUT_S",
-            reason="hang",
-        )
 
 
 def _picture(answer: dict[str, Any], rgb: bytes) -> Picture:

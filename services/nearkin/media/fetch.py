@@ -207,7 +207,8 @@ class Fetcher:
                 found = await self._within(at, left)
                 left -= self._clock() - hop_began
             if isinstance(found, bytes):
-                media = Media.of(found)
+                # In a thread, as the hash of a large one takes longer than the event loop should hang.
+                media = await asyncio.to_thread(Media.of, found) if len(found) > 2**20 else Media.of(found)
                 self._metrics.media_fetch_seconds.observe(self._clock() - began)
                 self._metrics.media_fetched_bytes.inc(len(found))
                 return self._cache.keep(reference, media)
