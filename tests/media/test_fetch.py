@@ -1,4 +1,5 @@
 import asyncio
+import logging
 import ssl
 
 import pytest
@@ -35,6 +36,13 @@ class Names:
         if addresses is None:
             raise OSError("no such name")
         return addresses
+
+
+@pytest.fixture(autouse=True)
+def nothing_secret_is_logged(caplog):
+    caplog.set_level(logging.DEBUG)
+    yield
+    assert "secret" not in caplog.text
 
 
 @pytest.fixture
@@ -173,6 +181,20 @@ async def test_a_name_that_leads_inside_is_refused(fetching, addresses, word):
     assert error.reason == "address"
     assert f"the address of media.test is {word}" in error.problem
     assert not any(address in str(error) for address in addresses)
+
+
+@pytest.mark.parametrize("address", ["127.0.0.1", "::1"])
+async def test_an_address_that_is_named_is_reached_where_its_network_is_admitted_too(fetching, address):
+    async with MediaHost({"/a": answers.whole(PICTURE)}, address=address) as host:
+        at = f"http://[{address}]:{host.port}" if ":" in address else f"http://{address}:{host.port}"
+        async with fetching(at) as fetcher:
+            media = await fetcher.fetch(f"{at}/a")
+        async with fetching(at, networks="10.0.0.0/8") as fetcher:
+            error = await refusal_of(fetcher, f"{at}/a?secret")
+
+    assert media.content == PICTURE
+    assert error.reason == "address"
+    assert len(host.requests) == 1
 
 
 async def test_under_a_wildcard_no_name_leads_to_a_network_that_is_admitted(fetching):

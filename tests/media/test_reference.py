@@ -7,7 +7,7 @@ from nearkin.media.reference import SHOWN, Reference, shown
 from nearkin.ops.media_sources import MediaSources
 
 SOURCES = MediaSources.parse(
-    "cdn.test, *.shops.test, http://old.test, store.test/bucket/, odd.test:8443, 93.184.216.34, "
+    "cdn.test, *.shops.test, http://old.test, store.test/bucket/, odd.test:8443, 93.184.216.34, [2606:4700::1], "
     "s3://pictures=https://s3.test/pictures/, gs://g=https://store.test/g/"
 )
 
@@ -25,6 +25,7 @@ SOURCES = MediaSources.parse(
         ("https://store.test/bucket/x/y", "https://store.test/bucket/x/y"),
         ("https://odd.test:8443/x", "https://odd.test:8443/x"),
         ("https://93.184.216.34/x", "https://93.184.216.34/x"),
+        ("https://[2606:4700:0:0::1]/x", "https://[2606:4700::1]/x"),
         ("s3://pictures/2026/a b?.jpg", "https://s3.test/pictures/2026/a%20b%3F.jpg"),
         ("gs://g/a", "https://store.test/g/a"),
     ],

@@ -85,7 +85,12 @@ class Reference:
         if source is None:
             raise _not_allowed(url.scheme, host, port, sources)
         built = URL.build(
-            scheme=url.scheme, host=host, port=port, path=path, query_string=url.raw_query_string, encoded=True
+            scheme=url.scheme,
+            host=f"[{host}]" if ":" in host else host,
+            port=port,
+            path=path,
+            query_string=url.raw_query_string,
+            encoded=True,
         )
         return cls(built, source, host, address)
 
