@@ -156,6 +156,7 @@ def main() -> int:
     args = parser.parse_args()
     manifest = read_manifest(DEFAULT_BUNDLE)
     text = manifest.modalities.text
+    assert text is not None  # the default bundle encodes text
     stored = read_file(DEFAULT_BUNDLE, manifest.file(text.model))
     served = read_graphs(DEFAULT_BUNDLE, manifest)[text.model]
     tokenizer = read_file(DEFAULT_BUNDLE, manifest.file(text.tokenizer))

@@ -15,6 +15,7 @@ import click
 
 import nearkin
 from nearkin.cli.bundle import bundle
+from nearkin.cli.bundle_export import export
 from nearkin.cli.delete import delete
 from nearkin.cli.demo import demo
 from nearkin.cli.dlq import dlq
@@ -127,6 +128,7 @@ def main() -> None:
     """  # noqa: D301  # click reads \b
 
 
+bundle.add_command(export)
 for command in (
     demo,
     up,

@@ -13,6 +13,7 @@ import os
 import stat
 from collections.abc import Sequence
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from nearkin.core.errors import Misconfigured
 from nearkin.core.ports import ContentEncoder
@@ -31,7 +32,13 @@ from nearkin.encoders.manifest import (
 )
 from nearkin.encoders.text import TextEncoder
 
+if TYPE_CHECKING:
+    from nearkin.encoders.image import ImageEncoder
+
 DEFAULT_BUNDLE = Path(__file__).parent / "minilm_l6_int8"
+
+#: Ships with Nearkin, and encodes pictures.
+IMAGE_BUNDLE = Path(__file__).parent / "efficientnet_lite0_int8"
 
 MANIFEST = "manifest.json"
 
@@ -48,8 +55,11 @@ def load_encoder(path: Path | None, threads: int) -> ContentEncoder:
     """
     folder = path or DEFAULT_BUNDLE
     manifest = read_manifest(folder)
-    graphs = read_graphs(folder, manifest)
     settings = manifest.modalities.text
+    if settings is None or manifest.modalities.lexical is None:
+        problem = "encodes no text; this version of Nearkin serves items by their text"
+        raise _broken(folder / MANIFEST, problem, "set NEARKIN_BUNDLE_PATH to a bundle with text and lexical")
+    graphs = read_graphs(folder, manifest)
     text = TextEncoder(
         graphs[settings.model],
         read_file(folder, manifest.file(settings.tokenizer)),
@@ -63,6 +73,26 @@ def load_encoder(path: Path | None, threads: int) -> ContentEncoder:
         problem = f"the text model gives {text.dimensions} dimensions where the manifest says {manifest.dimensions}"
         raise _broken(folder / MANIFEST, problem, "rebuild the bundle")
     return TextContentEncoder(manifest.id, text)
+
+
+def load_image_encoder(folder: Path, threads: int) -> "ImageEncoder":
+    """Verify a bundle and load its encoder of pictures.
+
+    Args:
+        folder: the bundle's; `IMAGE_BUNDLE` for the one that ships with Nearkin.
+        threads: how many encoder runs at a time, each on one core.
+
+    Raises:
+        Misconfigured: as for `load_encoder`, or the bundle encodes no pictures.
+    """
+    from nearkin.encoders.image import ImageEncoder  # a process that encodes text alone needs no library of pictures
+
+    manifest = read_manifest(folder)
+    settings = manifest.modalities.image
+    if settings is None:
+        raise _broken(folder / MANIFEST, "encodes no pictures", "name a bundle with an image model")
+    graph = read_graphs(folder, manifest)[settings.model]
+    return ImageEncoder(graph, settings.preparation, threads=threads, where=str(folder))
 
 
 def verify_bundle(folder: Path) -> Manifest:
@@ -88,12 +118,13 @@ def read_manifest(folder: Path) -> Manifest:
     path = folder / MANIFEST
     try:
         manifest = decode_manifest(_read_in(folder, MANIFEST, MAX_MANIFEST_BYTES, _remedy(folder)))
+        text, terms = manifest.modalities.text, manifest.modalities.lexical
         known = (
-            ("modalities.text.recipe", manifest.modalities.text.recipe, content.RECIPE),
-            ("modalities.lexical.scheme", manifest.modalities.lexical.scheme, lexical.SCHEME),
+            ("modalities.text.recipe", text and text.recipe, content.RECIPE),
+            ("modalities.lexical.scheme", terms and terms.scheme, lexical.SCHEME),
         )
         for where, found, knows in known:
-            if found != knows:
+            if found is not None and found != knows:
                 raise ManifestError(where, f"is {found}; this version of Nearkin knows {knows}", OF_ANOTHER_VERSION)
     except ManifestError as error:
         raise misconfigured(str(path), error, _remedy(folder) if folder == DEFAULT_BUNDLE else "") from error
@@ -107,13 +138,14 @@ def read_graphs(folder: Path, manifest: Manifest) -> dict[str, bytes]:
         Misconfigured: one is not as it must be, or the folder holds what the manifest does not name.
     """
     _require_no_others(folder, manifest)
+    text = manifest.modalities.text
     graphs = {}
     for file in manifest.files:
         if file.graph is None:
             continue
         where = str(locate(folder, file))
         model = read_graph(read_file(folder, file), file.graph, where)
-        if file.path == manifest.modalities.text.model and manifest.modalities.text.products == "int8_by_token":
+        if text is not None and file.path == text.model and text.products == "int8_by_token":
             graphs[file.path] = with_integer_products(model, where)
         else:
             graphs[file.path] = model.SerializeToString()
@@ -211,7 +243,7 @@ def _installable(package: str) -> str:
 
 
 def _remedy(folder: Path) -> str:
-    if folder == DEFAULT_BUNDLE:
+    if folder in (DEFAULT_BUNDLE, IMAGE_BUNDLE):
         return "run `pip install --force-reinstall --no-deps .` in a whole clone of Nearkin"
     return "set NEARKIN_BUNDLE_PATH to a whole bundle"
 

@@ -11,7 +11,7 @@ from collections.abc import Iterator, Sequence
 import onnx
 
 from nearkin.core.errors import Misconfigured
-from nearkin.encoders.manifest import Graph, Tensor
+from nearkin.encoders.manifest import ElementType, Graph, Tensor
 
 #: The versions of ONNX's own operators that a graph may be of.
 OPSETS = range(13, 24)
@@ -28,7 +28,7 @@ _LOADING = frozenset({"EPContext"})
 _REBUILD = "export the graph anew, or take the whole bundle anew"
 _INSIDE = "export the graph with its weights inside (onnx.save without external data)"
 
-_TYPES = {
+_TYPES: dict[int, ElementType] = {
     onnx.TensorProto.FLOAT: "float32",
     onnx.TensorProto.FLOAT16: "float16",
     onnx.TensorProto.UINT8: "uint8",
@@ -68,6 +68,30 @@ def read_graph(content: bytes, declared: Graph, where: str, *, max_nodes: int = 
     _check_values("inputs", inputs, declared.inputs, where)
     _check_values("outputs", model.graph.output, declared.outputs, where)
     return model
+
+
+def describe_graph(model: onnx.ModelProto) -> Graph:
+    """What a manifest has to say of a graph.
+
+    Raises:
+        Misconfigured: it takes or gives what no bundle can say.
+    """
+    constants = {tensor.name for tensor in model.graph.initializer}
+    inputs = [value for value in model.graph.input if value.name not in constants]
+    opset = next((each.version for each in model.opset_import if each.domain in ("", "ai.onnx")), 0)
+    return Graph(opset, tuple(map(_describe, inputs)), tuple(map(_describe, model.graph.output)))
+
+
+def _describe(value: onnx.ValueInfoProto) -> Tensor:
+    kind = value.type.tensor_type
+    of_type = _TYPES.get(kind.elem_type)
+    if of_type is None or not kind.HasField("shape"):
+        raise _refused(value.name, "is of a type that no bundle can say, or of no shape", _REBUILD)
+    axes = (
+        dim.dim_value if dim.HasField("dim_value") else dim.dim_param or f"axis_{place}"
+        for place, dim in enumerate(kind.shape.dim)
+    )
+    return Tensor(value.name, of_type, tuple(axes))
 
 
 def _check_opset(model: onnx.ModelProto, declared: Graph, where: str) -> None:

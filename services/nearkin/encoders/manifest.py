@@ -38,13 +38,16 @@ Package = Annotated[str, Meta(pattern=r"^[A-Za-z_][A-Za-z0-9_]*\Z", max_length=1
 Sha256 = Annotated[str, Meta(pattern=r"^[0-9a-f]{64}\Z")]
 Text = Annotated[str, Meta(min_length=1, max_length=2000)]
 Positive = Annotated[int, Meta(ge=1, le=1 << 20)]
+ElementType = Literal["float32", "float16", "uint8", "int8", "int32", "int64", "bool"]
+Level = Annotated[float, Meta(ge=0, le=1)]
+Share = Annotated[float, Meta(gt=0, le=1)]
 
 
 class Tensor(Struct, frozen=True, forbid_unknown_fields=True):
     """One input or output of a graph; a number in its shape is fixed, a name stands for any."""
 
     name: Text
-    type: Literal["float32", "float16", "uint8", "int8", "int32", "int64", "bool"]
+    type: ElementType
     shape: tuple[Positive | Text, ...]
 
 
@@ -111,11 +114,60 @@ class LexicalSettings(Struct, frozen=True, forbid_unknown_fields=True, omit_defa
         return ()
 
 
-class Modalities(Struct, frozen=True, forbid_unknown_fields=True, omit_defaults=True):
-    """What of an item is encoded, and how."""
+class View(Struct, frozen=True, forbid_unknown_fields=True, omit_defaults=True):
+    """What of a picture is read as a square.
 
-    text: TextSettings
-    lexical: LexicalSettings
+    Attributes:
+        fit: "cut" reads the middle square, "whole" puts bars beside what is not square, "stretch" distorts it.
+        kept: with "cut", how much of the shorter side is read.
+        background: with "whole", the grey of the bars, from 0 to 1.
+    """
+
+    fit: Literal["cut", "whole", "stretch"] = "cut"
+    kept: Share = 1.0
+    background: Level = 1.0
+
+
+class Preparation(Struct, frozen=True, forbid_unknown_fields=True, omit_defaults=True):
+    """What becomes of a picture's pixels before the image graph reads them (`image.py`).
+
+    Attributes:
+        size: the side in pixels of the square that the graph reads.
+        mean: by colour (red, green, blue), subtracted from pixels that go from 0 to 1.
+        spread: by colour, what the rest is divided by.
+        views: what is read of a picture; its vector is the mean of theirs.
+        resampling: how a view is resized.
+    """
+
+    size: Annotated[int, Meta(ge=16, le=1024)]
+    mean: tuple[Level, Level, Level]
+    spread: tuple[Share, Share, Share]
+    views: Annotated[tuple[View, ...], Meta(min_length=1, max_length=8)] = (View(),)
+    resampling: Literal["box", "bilinear", "bicubic", "lanczos"] = "bicubic"
+
+
+class ImageSettings(Struct, frozen=True, forbid_unknown_fields=True, omit_defaults=True):
+    """How the image graph is used.
+
+    Attributes:
+        model: its path.
+        preparation: what becomes of a picture's pixels before.
+    """
+
+    model: RelativePath
+    preparation: Preparation
+
+    def named_files(self) -> tuple[str, ...]:
+        """The graph."""
+        return (self.model,)
+
+
+class Modalities(Struct, frozen=True, forbid_unknown_fields=True, omit_defaults=True):
+    """What of an item is encoded, and how; None for what the bundle does not encode."""
+
+    text: TextSettings | None = None
+    lexical: LexicalSettings | None = None
+    image: ImageSettings | None = None
 
     def present(self) -> dict[str, Settings]:
         """By name what this bundle encodes, in the order of this class."""
@@ -266,9 +318,11 @@ def _contradictions(manifest: Manifest) -> Iterator[tuple[str, str, str]]:
         for path in settings.named_files():
             if path not in paths:
                 yield f"modalities.{modality}", f"names {path!r}, and files lists no such file", "list it"
-    text = manifest.file(modalities.text.model)
-    if text.graph is None:
-        yield "modalities.text.model", f"{text.path!r} is no graph", "name an .onnx file"
+    if modalities.text is None and modalities.image is None:
+        yield "modalities", "names neither text nor image", "name what the bundle encodes"
+    for modality, model in (("text", modalities.text), ("image", modalities.image)):
+        if model is not None and manifest.file(model.model).graph is None:
+            yield f"modalities.{modality}.model", f"{model.model!r} is no graph", "name an .onnx file"
     if manifest.id != manifest.expected_id():
         problem = f"the manifest was altered: its id is {manifest.id!r}, its contents give {manifest.expected_id()!r}"
         yield "id", problem, "take the whole bundle anew, or give it its new id if you changed it: it is another space"
