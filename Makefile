@@ -49,9 +49,10 @@ chaos: $(VENV)/dev  ## full rounds of every fault, on Apache Kafka too; JSON in 
 	NEARKIN_REQUIRE_ENGINES=1 NEARKIN_CHAOS_ROUNDS=$(or $(ROUNDS),100) NEARKIN_CHAOS_RESULTS=benchmarks/results/chaos \
 		$(BIN)/pytest -n 2 tests/faults
 
-fuzz: $(VENV)/dev  ## a million odd events (EVENTS=...) through the readers, a sample through the pipeline; JSON as chaos
+fuzz: $(VENV)/dev  ## a million odd events (EVENTS=...) through the readers, a sample through the pipeline; 10,000 hostile media (MEDIA=...)
 	NEARKIN_FUZZ_EVENTS=$(or $(EVENTS),1000000) NEARKIN_CHAOS_RESULTS=benchmarks/results/chaos \
 		$(BIN)/pytest -n 2 tests/faults/test_fuzz.py
+	NEARKIN_TEST_MEDIA_EVENTS=$(or $(MEDIA),10000) $(BIN)/pytest -n 0 -s tests/media/test_hostile_media.py
 
 lint: $(VENV)/dev  ## style, types, layers
 	$(BIN)/ruff check .

@@ -18,8 +18,10 @@ PICTURE = made.plain("PNG")
 LOOPBACK = "127.0.0.0/8,::1/128"
 OK = b"HTTP/1.1 200 OK\r\n"
 
-#: Short, as the tests wait for them to end; each is long against what a busy machine takes for a good answer.
-SHORT = FetchLimits(most_bytes=200_000, timeout_s=6.0, idle_s=1.5, least_rate=4096, redirects=3)
+#: What no good answer of this machine takes, however busy it is.
+PATIENT = FetchLimits(most_bytes=200_000, timeout_s=100, idle_s=50, redirects=3)
+#: For what is waited for to its end.
+SHORT = FetchLimits(most_bytes=200_000, timeout_s=20, idle_s=2.5, least_rate=4096)
 
 
 class Names:
@@ -49,7 +51,7 @@ def nothing_secret_is_logged(caplog):
 def fetching(metrics):
     """Makes fetchers that may reach loopback by the hosts that are named, and nothing else that is not public."""
 
-    def make(*hosts, networks=LOOPBACK, limits=SHORT, names=None, **options):
+    def make(*hosts, networks=LOOPBACK, limits=PATIENT, names=None, **options):
         sources = ",".join(each if isinstance(each, str) else each.source for each in hosts)
         return Fetcher(
             MediaSources.parse(sources, networks), metrics, limits=limits, look_up=names or Names(), **options
@@ -154,7 +156,7 @@ async def test_a_certificate_of_an_unknown_authority_is_not_trusted(fetching, au
 
 async def test_a_handshake_that_never_ends_is_given_up(fetching):
     # A host without TLS waits for the end of a head that the handshake is not.
-    async with MediaHost({}) as host, fetching(f"https://media.test:{host.port}") as fetcher:
+    async with MediaHost({}) as host, fetching(f"https://media.test:{host.port}", limits=SHORT) as fetcher:
         error = await refusal_of(fetcher, f"https://media.test:{host.port}/a?secret")
 
     assert error.reason == "idle"
@@ -376,7 +378,7 @@ async def test_a_host_that_drips_is_given_up_wherever_it_does(fetching):
     }
     async with (
         MediaHost({path: answer for path, (answer, _) in slow.items()}) as host,
-        fetching(host, at_once_per_host=len(slow)) as fetcher,
+        fetching(host, at_once_per_host=len(slow), limits=SHORT) as fetcher,
     ):
         errors = await asyncio.gather(
             *(refusal_of(fetcher, f"http://media.test:{host.port}{path}?secret") for path in slow)
@@ -386,7 +388,7 @@ async def test_a_host_that_drips_is_given_up_wherever_it_does(fetching):
 
 
 async def test_the_whole_time_is_limited_however_steadily_it_comes(fetching):
-    limits = FetchLimits(most_bytes=10**9, timeout_s=2, idle_s=1.5, least_rate=0)
+    limits = FetchLimits(most_bytes=10**9, timeout_s=2, idle_s=50, least_rate=0)
     steady = answers.dripping(OK + b"\r\n", b"a" * 100, 0.05)
     async with MediaHost({"/a": steady}) as host, fetching(host, limits=limits) as fetcher:
         error = await refusal_of(fetcher, f"http://media.test:{host.port}/a?secret")
