@@ -45,6 +45,7 @@ def main() -> int:
         with HealthServer(settings.metrics_listen, health, metrics, insecure=settings.listen_insecure):
             encoder = load_encoder(settings.bundle_path, settings.encode_threads)
             traces = start_traces(settings, process)
+            metrics.bundle_info.labels(bundle=encoder.bundle, use="encodes").set(1)
             log.info("starting", extra=logs.fields(lane=settings.indexer_lane, bundle=encoder.bundle))
             try:
                 return asyncio.run(beating(health, serve(settings, lane, encoder, metrics, health, traces)))

@@ -58,6 +58,12 @@ class Metrics:
         GCCollector(registry=registry)
 
         self.build_info = self._gauge("build_info", "Always 1; its labels say what runs.", ("version", "process"))
+        self.bundle_info = self._gauge(
+            "bundle_info",
+            "Always 1; with which encoder bundle a process encodes (use: encodes), and with which the collection was "
+            "that it searches (use: searches).",
+            ("bundle", "use"),
+        )
         self.up = self._gauge("up", "1 while the process is ready to serve, 0 while it waits for something.")
         self.loop_lag = self._gauge(
             "loop_lag_seconds",
