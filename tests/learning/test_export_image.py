@@ -69,12 +69,12 @@ def test_a_network_of_ones_own_becomes_a_whole_bundle(tiny: ImageModel, precisio
 
 
 def test_the_shipped_graph_is_what_its_command_makes(tmp_path: Path) -> None:
-    drawings = read_pictures(load_drawings())
+    drawings = read_pictures(load_drawings()[::5])
     made = export_image(
         find_image_model("efficientnet-lite0"),
         tmp_path / "again",
-        calibration=drawings[::2],
-        comparison=drawings[1::2],
+        calibration=drawings[:64],
+        comparison=drawings[64:],
         compared_on="drawings",
     )
     assert made.modalities == read_manifest(IMAGE_BUNDLE).modalities
@@ -82,13 +82,13 @@ def test_the_shipped_graph_is_what_its_command_makes(tmp_path: Path) -> None:
     again, shipped = (
         load_image_encoder(folder, 2).encode(drawings[:64]) for folder in (tmp_path / "again", IMAGE_BUNDLE)
     )
-    # Not to the byte: ranges are measured in floats, which processors add up in another order.
+    # Not to the byte: fewer drawings, and ranges are measured in floats, which processors add up in another order.
     assert np.sum(again * shipped, axis=1).min() > 0.99
 
 
 def test_the_shipped_vectors_are_near_to_the_network() -> None:
     model = find_image_model("efficientnet-lite0")
-    pictures = read_pictures(load_drawings()[1::8])
+    pictures = read_pictures(load_drawings()[1::16])
     near = compare(load_image_encoder(IMAGE_BUNDLE, 2).encode(pictures), run_network(model, pictures))
     assert near.cosine_mean > 0.99
 
