@@ -9,7 +9,7 @@ turns within a round, so that whatever else the machine does hits all; a ratio i
 round's ratio. Photos are those of Grocery Store, of 128 pixels, and the same enlarged to 800, as shops publish them.
 
 *Grocery Store* (beside the evaluation data): of each photo of the test set, which share of what can be found among the
-ten nearest is of its class. Candidates are all other photos, those of the other sets alone, or the one iconic picture of
+ten nearest is of its class. Candidates are all other photos, those of other sets alone, or the one iconic picture of
 each class. The plain network runs in fp32 by its traced graph, which is faster than PyTorch and gives the same; the
 interval is of the paired difference, by bootstrap over the photos.
 
