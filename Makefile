@@ -4,7 +4,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 PIP := $(BIN)/python -m pip --disable-pip-version-check install --quiet
 
-.PHONY: help demo test test-slow test-all engines chaos fuzz lint bench lock proto dashboards docs secrets clean
+.PHONY: help train demo test test-slow test-all engines chaos fuzz lint bench lock proto dashboards docs secrets clean
 .DEFAULT_GOAL := help
 
 help:  ## list the commands
@@ -24,6 +24,13 @@ $(VENV)/dev: requirements-dev.lock pyproject.toml
 	@$(PIP) --no-deps --no-build-isolation -e .
 	@touch $@ $(VENV)/serve
 
+$(VENV)/train: requirements-train.lock pyproject.toml $(VENV)/dev
+	@echo "Installing what makes bundles of models into $(VENV) (some gigabytes) ..."
+	@$(PIP) --require-hashes -r requirements-train.lock
+	@touch $@
+
+train: $(VENV)/train  ## install what makes bundles of models: PyTorch and exporters
+
 demo: $(VENV)/serve  ## stream a real catalogue through the embedded stack and find what was just published
 	@$(BIN)/nearkin demo $(DEMO_FLAGS)
 
@@ -42,9 +49,10 @@ chaos: $(VENV)/dev  ## full rounds of every fault, on Apache Kafka too; JSON in 
 	NEARKIN_REQUIRE_ENGINES=1 NEARKIN_CHAOS_ROUNDS=$(or $(ROUNDS),100) NEARKIN_CHAOS_RESULTS=benchmarks/results/chaos \
 		$(BIN)/pytest -n 2 tests/faults
 
-fuzz: $(VENV)/dev  ## a million odd events (EVENTS=...) through the readers, a sample through the pipeline; JSON as chaos
+fuzz: $(VENV)/dev  ## a million odd events (EVENTS=...) through the readers, a sample through the pipeline; 10,000 hostile media (MEDIA=...)
 	NEARKIN_FUZZ_EVENTS=$(or $(EVENTS),1000000) NEARKIN_CHAOS_RESULTS=benchmarks/results/chaos \
 		$(BIN)/pytest -n 2 tests/faults/test_fuzz.py
+	NEARKIN_TEST_MEDIA_EVENTS=$(or $(MEDIA),10000) $(BIN)/pytest -n 0 -s tests/media/test_hostile_media.py
 
 lint: $(VENV)/dev  ## style, types, layers
 	$(BIN)/ruff check .
@@ -52,7 +60,7 @@ lint: $(VENV)/dev  ## style, types, layers
 	$(BIN)/mypy
 	$(BIN)/lint-imports
 
-bench: $(VENV)/dev  ## measure everything; JSON beside readable tables, in benchmarks/results
+bench: $(VENV)/train  ## measure everything; JSON beside readable tables, in benchmarks/results
 	$(BIN)/python -m benchmarks
 
 secrets:  ## draw the passwords of docker-compose.yml into deploy/secrets, once
@@ -68,6 +76,7 @@ dashboards: $(VENV)/dev  ## make Grafana's dashboards and Prometheus's rules fro
 lock:  ## resolve the lock files anew (needs uv)
 	uv pip compile --quiet --universal --python-version 3.11 --generate-hashes --no-header --extra embedded pyproject.toml -o requirements.lock
 	uv pip compile --quiet --universal --python-version 3.11 --generate-hashes --no-header --extra dev pyproject.toml -c requirements.lock -o requirements-dev.lock
+	uv pip compile --quiet --universal --python-version 3.11 --generate-hashes --no-header --extra train pyproject.toml -c requirements-dev.lock -o requirements-train.lock
 	uv pip compile --quiet --universal --python-version 3.11 --generate-hashes --no-header --extra serve --extra trace pyproject.toml -c requirements-dev.lock -o requirements-serve.lock
 	echo 'setuptools>=77' | uv pip compile --quiet --universal --python-version 3.11 --generate-hashes --no-header --no-annotate -c requirements.lock - -o deploy/requirements-build.lock
 

@@ -17,6 +17,7 @@ from benchmarks.report import BAR_COLUMNS, print_table, read_bars
 MEASUREMENTS = (
     "footprint",
     "encoding",
+    "image",
     "index",
     "lookups",
     "freshness",

@@ -36,8 +36,7 @@ from tokenizers import Tokenizer
 from benchmarks.datasets import unpack
 from benchmarks.report import Bar, conclude, print_table
 from nearkin.embedded.catalogue.online_retail import load_catalogue
-from nearkin.encoders.bundle import DEFAULT_BUNDLE, read_manifest, verify_file
-from nearkin.encoders.integer_graph import with_integer_products
+from nearkin.encoders.bundle import DEFAULT_BUNDLE, read_file, read_graphs, read_manifest
 from nearkin.encoders.text import TextEncoder
 from nearkin.ops.settings import Settings
 
@@ -53,12 +52,11 @@ BATCH: int = Settings.model_fields["indexer_batch"].default
 class OneByOne:
     """What a service without batches does: one text at a time, each run on all cores."""
 
-    def __init__(self, model: Path | bytes, tokenizer: Path, max_tokens: int) -> None:
+    def __init__(self, graph: bytes, tokenizer: bytes, max_tokens: int) -> None:
         options = onnxruntime.SessionOptions()
         options.intra_op_num_threads = CORES
-        graph = model if isinstance(model, bytes) else str(model)
         self._session = onnxruntime.InferenceSession(graph, options, providers=["CPUExecutionProvider"])
-        self._tokenizer = Tokenizer.from_file(str(tokenizer))
+        self._tokenizer = Tokenizer.from_buffer(tokenizer)
         self._tokenizer.enable_truncation(max_tokens)
         self._tokenizer.no_padding()
 
@@ -157,17 +155,14 @@ def main() -> int:
     parser.add_argument("--json", type=Path, help="write the figures there")
     args = parser.parse_args()
     manifest = read_manifest(DEFAULT_BUNDLE)
-    files = {name: verify_file(DEFAULT_BUNDLE, name, file) for name, file in manifest.files.items()}
-    model, tokenizer = files[manifest.text.model], files[manifest.text.tokenizer]
-    encoder = TextEncoder(
-        model,
-        tokenizer,
-        max_tokens=manifest.text.max_tokens,
-        threads=CORES,
-        integer_products=manifest.text.products == "int8_by_token",
-    )
-    as_stored = OneByOne(model, tokenizer, manifest.text.max_tokens)
-    rewritten = OneByOne(with_integer_products(model), tokenizer, manifest.text.max_tokens)
+    text = manifest.modalities.text
+    assert text is not None  # the default bundle encodes text
+    stored = read_file(DEFAULT_BUNDLE, manifest.file(text.model))
+    served = read_graphs(DEFAULT_BUNDLE, manifest)[text.model]
+    tokenizer = read_file(DEFAULT_BUNDLE, manifest.file(text.tokenizer))
+    encoder = TextEncoder(served, tokenizer, max_tokens=text.max_tokens, threads=CORES)
+    as_stored = OneByOne(stored, tokenizer, text.max_tokens)
+    rewritten = OneByOne(served, tokenizer, text.max_tokens)
     samples = sample_texts(random.Random(0))
     results = {name: time_pairs(encoder, as_stored, rewritten, texts, args.rounds) for name, texts in samples.items()}
     rows = [

@@ -1,5 +1,6 @@
 """What every test may ask for."""
 
+import importlib.util
 import os
 import shutil
 from pathlib import Path
@@ -81,5 +82,21 @@ def faketime() -> Path:
     except NoFaketime as error:
         message = str(error)
     if os.environ.get("NEARKIN_REQUIRE_ENGINES"):
+        pytest.fail(message)
+    pytest.skip(message)
+
+
+@pytest.fixture(scope="session")
+def train_extra() -> None:
+    """PyTorch and what exports its networks; NEARKIN_REQUIRE_TRAIN makes a failure of an installation without it."""
+    missing = [
+        name
+        for name in ("torch", "onnxscript", "sentence_transformers", "efficientnet_lite_pytorch")
+        if importlib.util.find_spec(name) is None
+    ]
+    if not missing:
+        return
+    message = f"no {', '.join(missing)}: install the extra train (make train)"
+    if os.environ.get("NEARKIN_REQUIRE_TRAIN"):
         pytest.fail(message)
     pytest.skip(message)

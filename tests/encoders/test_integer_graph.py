@@ -1,7 +1,5 @@
 """Products in integers: the same meaning as in floats, and a refusal where there is nothing to rewrite."""
 
-from pathlib import Path
-
 import numpy as np
 import onnx
 import pytest
@@ -9,21 +7,20 @@ from onnx import TensorProto, helper
 
 from nearkin.core.errors import Misconfigured
 from nearkin.embedded.catalogue.online_retail import load_catalogue
-from nearkin.encoders.bundle import DEFAULT_BUNDLE, read_manifest, verify_file
+from nearkin.encoders.bundle import DEFAULT_BUNDLE, read_file, read_manifest
 from nearkin.encoders.integer_graph import with_integer_products
 from nearkin.encoders.text import TextEncoder
 
 
+def stored() -> onnx.ModelProto:
+    """The graph of the default bundle, as its package stores it."""
+    return onnx.load_model_from_string(read_file(DEFAULT_BUNDLE, read_manifest(DEFAULT_BUNDLE).file("model.onnx")))
+
+
 def encoder(*, integer_products: bool) -> TextEncoder:
-    manifest = read_manifest(DEFAULT_BUNDLE)
-    files = {name: verify_file(DEFAULT_BUNDLE, name, file) for name, file in manifest.files.items()}
-    return TextEncoder(
-        files[manifest.text.model],
-        files[manifest.text.tokenizer],
-        max_tokens=256,
-        threads=2,
-        integer_products=integer_products,
-    )
+    graph = with_integer_products(stored(), "model.onnx") if integer_products else stored().SerializeToString()
+    tokenizer = read_file(DEFAULT_BUNDLE, read_manifest(DEFAULT_BUNDLE).file("tokenizer.json"))
+    return TextEncoder(graph, tokenizer, max_tokens=256, threads=2)
 
 
 def test_vectors_stay_where_products_in_floats_put_them() -> None:
@@ -36,9 +33,7 @@ def test_vectors_stay_where_products_in_floats_put_them() -> None:
 
 
 def test_every_product_with_int8_weights_is_rewritten_and_none_is_left_unpacked() -> None:
-    manifest = read_manifest(DEFAULT_BUNDLE)
-    path = verify_file(DEFAULT_BUNDLE, manifest.text.model, manifest.files[manifest.text.model])
-    graph = onnx.load_model_from_string(with_integer_products(path)).graph
+    graph = onnx.load_model_from_string(with_integer_products(stored(), "model.onnx")).graph
     assert sum(node.op_type == "MatMulInteger" for node in graph.node) == 36  # six layers, six weights each
     quantised = [node.input[0] for node in graph.node if node.op_type == "QuantizeLinear"]
     assert len(quantised) == 24  # query, key and value share theirs
@@ -53,22 +48,17 @@ def test_a_vector_does_not_depend_on_the_texts_beside_it() -> None:
     assert np.sum(alone * integers.encode(texts), axis=1).min() > 0.9999
 
 
-def test_a_graph_of_an_opset_with_other_words_is_refused(tmp_path: Path) -> None:
-    manifest = read_manifest(DEFAULT_BUNDLE)
-    model = onnx.load(verify_file(DEFAULT_BUNDLE, manifest.text.model, manifest.files[manifest.text.model]))
-    model.opset_import[0].version = 18
-    path = tmp_path / "model.onnx"
-    path.write_bytes(model.SerializeToString())
-    with pytest.raises(Misconfigured, match="of opset 18; 13 to 17 can be rewritten"):
-        with_integer_products(path)
+def test_a_graph_of_an_opset_with_other_words_is_refused() -> None:
+    model = stored()
+    model.opset_import[0].version = 24
+    with pytest.raises(Misconfigured, match="of opset 24; 13 to 23 can be rewritten"):
+        with_integer_products(model, "model.onnx")
 
 
-def test_a_graph_without_int8_products_is_refused(tmp_path: Path) -> None:
+def test_a_graph_without_int8_products_is_refused() -> None:
     value = helper.make_tensor_value_info("x", TensorProto.FLOAT, [1])
     out = helper.make_tensor_value_info("y", TensorProto.FLOAT, [1])
     graph = helper.make_graph([helper.make_node("Identity", ["x"], ["y"])], "plain", [value], [out])
-    path = tmp_path / "model.onnx"
-    path.write_bytes(helper.make_model(graph).SerializeToString())
     with pytest.raises(Misconfigured, match="no matrix product with int8 weights") as refused:
-        with_integer_products(path)
-    assert refused.value.field == str(path)
+        with_integer_products(helper.make_model(graph), "its file")
+    assert refused.value.field == "its file"

@@ -1,23 +1,27 @@
 """The real text model: unit vectors, the same alone, in company and from many threads."""
 
 from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
 
 import numpy as np
+import onnx
 import pytest
+from onnx import TensorProto, helper
 
+from made_bundles import WORDS, make_bundle, make_graph, make_tokenizer, table_of
+from nearkin.core.errors import Misconfigured
 from nearkin.core.item import Content
 from nearkin.embedded.catalogue.online_retail import load_catalogue
-from nearkin.encoders.bundle import DEFAULT_BUNDLE, load_encoder, read_manifest, verify_file
+from nearkin.encoders.bundle import DEFAULT_BUNDLE, load_encoder, read_file, read_graphs, read_manifest
 from nearkin.encoders.text import TextEncoder
 
 
 @pytest.fixture(scope="module")
 def text_encoder() -> TextEncoder:
     manifest = read_manifest(DEFAULT_BUNDLE)
-    files = {name: verify_file(DEFAULT_BUNDLE, name, file) for name, file in manifest.files.items()}
-    return TextEncoder(
-        files[manifest.text.model], files[manifest.text.tokenizer], max_tokens=256, threads=2, integer_products=True
-    )
+    graph = read_graphs(DEFAULT_BUNDLE, manifest)["model.onnx"]
+    tokenizer = read_file(DEFAULT_BUNDLE, manifest.file("tokenizer.json"))
+    return TextEncoder(graph, tokenizer, max_tokens=256, threads=2)
 
 
 def test_meaning_makes_texts_close(text_encoder: TextEncoder) -> None:
@@ -81,3 +85,58 @@ def test_many_threads_get_what_one_gets() -> None:
         for got, wanted in zip(answer, expected, strict=True):
             assert np.allclose(got.content, wanted.content, atol=1e-5)  # type: ignore[union-attr]
             assert np.array_equal(got.lexical.values, wanted.lexical.values)  # type: ignore[union-attr]
+
+
+RED, BLUE, MUG = (table_of(4)[WORDS.index(word)] for word in ("red", "blue", "mug"))
+
+
+@pytest.mark.parametrize(
+    ("options", "vector"),
+    [
+        ({"pooling": "mean"}, RED + MUG),
+        ({"pooling": "first"}, RED),
+        ({"pooling": "none"}, RED + MUG),
+        ({"pooling": "first", "prefix": "blue "}, BLUE),
+        ({"pooling": "mean", "prefix": "blue "}, BLUE + RED + MUG),
+    ],
+    ids=str,
+)
+def test_a_text_model_is_used_as_its_bundle_says(tmp_path: Path, options: dict[str, str], vector: np.ndarray) -> None:
+    make_bundle(tmp_path / "bundle", **options)  # type: ignore[arg-type]
+    (vectors,) = load_encoder(tmp_path / "bundle", 1).encode([Content(title="red mug")])
+    assert vectors.content == pytest.approx(vector / np.linalg.norm(vector), abs=1e-6)  # type: ignore[union-attr]
+
+
+def refusal(model: onnx.ModelProto, tokenizer: bytes = make_tokenizer(WORDS), **options: str) -> str:
+    with pytest.raises(Misconfigured) as refused:
+        TextEncoder(model.SerializeToString(), tokenizer, max_tokens=16, threads=1, where="it", **options)  # type: ignore[arg-type]
+    assert refused.value.field == "it"
+    return refused.value.problem
+
+
+def test_a_model_that_takes_something_else_than_tokens_is_refused() -> None:
+    model = make_graph(4)
+    model.graph.input.append(helper.make_tensor_value_info("pixel_values", TensorProto.FLOAT, ["texts", 3]))
+    assert "takes input_ids, pixel_values" in refusal(model)
+
+
+@pytest.mark.parametrize(("pools", "pooling", "axes"), [(True, "mean", 3), (True, "first", 3), (False, "none", 2)])
+def test_a_model_whose_output_does_not_fit_its_pooling_is_refused(pools: bool, pooling: str, axes: int) -> None:
+    assert f"with pooling {pooling!r} it has {axes} axes" in refusal(make_graph(4, pools=pools), pooling=pooling)
+
+
+def test_a_model_that_cannot_encode_what_its_tokenizer_gives_is_refused_before_the_first_item() -> None:
+    with_more_words = make_tokenizer(["[UNK]", *(f"word{at}" for at in range(20)), "warm"])
+    assert "cannot encode a text" in refusal(make_graph(4), with_more_words)
+
+
+def test_a_model_that_gives_no_direction_is_refused_before_the_first_item() -> None:
+    model = make_graph(4)
+    model.graph.initializer[0].raw_data = bytes(len(model.graph.initializer[0].raw_data))
+    assert "gives no finite vector" in refusal(model)
+
+
+def test_bytes_that_the_runtime_cannot_load_are_refused() -> None:
+    model = make_graph(4)
+    model.graph.node[0].op_type = "NoSuchOperator"
+    assert "cannot be loaded" in refusal(model)

@@ -308,6 +308,32 @@ async def test_a_server_without_an_index_starts_and_says_that_it_does_not_serve(
         await live.until_ready()
 
 
+async def test_a_server_tells_which_bundle_it_encodes_with_and_which_it_searches_through_a_switch_and_back(
+    live: LiveLookups, stub: LookupServiceStub, caplog: pytest.LogCaptureFixture
+):
+    def told(use: str, bundle: str) -> bool:
+        return live.metrics.registry.get_sample_value("nearkin_bundle_info", {"bundle": bundle, "use": use}) == 1
+
+    caplog.set_level(logging.INFO)
+    own = live.encoder.bundle
+    await until(lambda: told("searches", own))
+    await live.index.prepare("another", live.encoder.dimensions)
+    live.index.index.serving_name = f"{live.index.index.alias}-another"
+    await until(lambda: told("searches", "another"))
+    assert told("encodes", own)
+    assert not told("searches", own)
+    code, message = await status_of(stub.FindSimilar(content(title="mug")))
+    assert code is grpc.StatusCode.FAILED_PRECONDITION
+    assert "another" in message
+    live.index.index.serving_name = f"{live.index.index.alias}-{own}"
+    await until(lambda: told("searches", own))
+    assert not told("searches", "another")
+    assert await still_answers(stub)
+    switches = [(each.levelname, each.getMessage()) for each in caplog.records if "bundle" in each.getMessage()]
+    assert [level for level, _ in switches] == ["WARNING", "INFO"]
+    assert "serves another bundle" in switches[0][1]
+
+
 async def test_a_fault_that_nobody_foresaw_is_internal_logged_and_survived(
     live: LiveLookups, stub: LookupServiceStub, caplog: pytest.LogCaptureFixture
 ):

@@ -14,6 +14,8 @@ from typing import Any
 import click
 
 import nearkin
+from nearkin.cli.bundle import bundle
+from nearkin.cli.bundle_export import export
 from nearkin.cli.delete import delete
 from nearkin.cli.demo import demo
 from nearkin.cli.dlq import dlq
@@ -126,6 +128,7 @@ def main() -> None:
     """  # noqa: D301  # click reads \b
 
 
+bundle.add_command(export)
 for command in (
     demo,
     up,
@@ -139,6 +142,7 @@ for command in (
     priors,
     dlq,
     topics,
+    bundle,
     split,
     fit,
     score,

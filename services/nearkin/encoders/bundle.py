@@ -1,76 +1,46 @@
 """A bundle is a folder whose `manifest.json` says which files make up one vector space, and how to prove them whole.
 
-Every file is named with its size and SHA-256 and is verified before it is loaded: a truncated download or a swapped
-model must not put items into the wrong space. The bundle's id ends in a digest of the manifest, so two spaces never
-share an id. A file may lie in an installed package instead of the folder, as the model of the default bundle does.
+Every file is named with its size and SHA-256, read once, and proved whole before anything is made of it: a truncated
+download or a swapped model must not put items into the wrong space, and what is loaded are the very bytes that were
+proved, whatever happens to the file meanwhile. The bundle's id ends in a digest of all that shapes its vectors, so two
+spaces never share an id. A file may lie in an installed package instead of the folder, as the model of the default
+bundle does.
 """
 
 import hashlib
 import importlib.util
+import os
+import stat
+from collections.abc import Sequence
 from pathlib import Path
-from typing import Literal
-
-import msgspec
+from typing import TYPE_CHECKING
 
 from nearkin.core.errors import Misconfigured
 from nearkin.core.ports import ContentEncoder
 from nearkin.encoders import content, lexical
+from nearkin.encoders.check_graph import read_graph
 from nearkin.encoders.content import TextContentEncoder
+from nearkin.encoders.integer_graph import with_integer_products
+from nearkin.encoders.manifest import (
+    MAX_MANIFEST_BYTES,
+    OF_ANOTHER_VERSION,
+    BundleFile,
+    Manifest,
+    ManifestError,
+    decode_manifest,
+    misconfigured,
+)
 from nearkin.encoders.text import TextEncoder
 
-FORMAT = 1
+if TYPE_CHECKING:
+    from nearkin.encoders.image import ImageEncoder
 
 DEFAULT_BUNDLE = Path(__file__).parent / "minilm_l6_int8"
 
+#: Ships with Nearkin, and encodes pictures.
+IMAGE_BUNDLE = Path(__file__).parent / "efficientnet_lite0_int8"
 
-class BundleFile(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
-    """One file of a bundle; in the folder, or in the installed package named."""
-
-    sha256: str
-    size: int
-    licence: str
-    source: str
-    package: str = ""
-
-
-class TextSettings(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
-    """How the text graph is used; `products` says how its int8 weights are multiplied (`integer_graph.py`)."""
-
-    model: str
-    tokenizer: str
-    recipe: int
-    max_tokens: int
-    products: Literal["as_stored", "int8_by_token"]
-
-
-class LexicalSettings(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
-    """How terms are made."""
-
-    scheme: int
-
-
-class Manifest(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
-    """What a bundle says of itself."""
-
-    format: int
-    id: str
-    name: str
-    dimensions: int
-    text: TextSettings
-    lexical: LexicalSettings
-    files: dict[str, BundleFile]
-    measured_on: str
-
-    def expected_id(self) -> str:
-        """The id that this manifest must carry: its name, and a digest of all that shapes the vectors."""
-        shaping = (
-            self.dimensions,
-            self.text,
-            self.lexical,
-            {name: file.sha256 for name, file in self.files.items()},
-        )
-        digest = hashlib.sha256(msgspec.json.encode(shaping, order="deterministic"))
-        return f"{self.name}-{digest.hexdigest()[:8]}"
+MANIFEST = "manifest.json"
 
 
 def load_encoder(path: Path | None, threads: int) -> ContentEncoder:
@@ -85,21 +55,58 @@ def load_encoder(path: Path | None, threads: int) -> ContentEncoder:
     """
     folder = path or DEFAULT_BUNDLE
     manifest = read_manifest(folder)
-    files = {name: verify_file(folder, name, file) for name, file in manifest.files.items()}
-    for name in (manifest.text.model, manifest.text.tokenizer):
-        if name not in files:
-            raise _broken(folder / "manifest.json", f"names {name!r}, but lists no such file", "rebuild the bundle")
+    settings = manifest.modalities.text
+    if settings is None or manifest.modalities.lexical is None:
+        problem = "encodes no text; this version of Nearkin serves items by their text"
+        raise _broken(folder / MANIFEST, problem, "set NEARKIN_BUNDLE_PATH to a bundle with text and lexical")
+    graphs = read_graphs(folder, manifest)
     text = TextEncoder(
-        files[manifest.text.model],
-        files[manifest.text.tokenizer],
-        max_tokens=manifest.text.max_tokens,
+        graphs[settings.model],
+        read_file(folder, manifest.file(settings.tokenizer)),
+        max_tokens=settings.max_tokens,
         threads=threads,
-        integer_products=manifest.text.products == "int8_by_token",
+        pooling=settings.pooling,
+        prefix=settings.prefix,
+        where=str(folder),
     )
     if text.dimensions != manifest.dimensions:
-        problem = f"gives {text.dimensions} dimensions where the manifest says {manifest.dimensions}"
-        raise _broken(files[manifest.text.model], problem, "rebuild the bundle")
+        problem = f"the text model gives {text.dimensions} dimensions where the manifest says {manifest.dimensions}"
+        raise _broken(folder / MANIFEST, problem, "rebuild the bundle")
     return TextContentEncoder(manifest.id, text)
+
+
+def load_image_encoder(folder: Path, threads: int) -> "ImageEncoder":
+    """Verify a bundle and load its encoder of pictures.
+
+    Args:
+        folder: the bundle's; `IMAGE_BUNDLE` for the one that ships with Nearkin.
+        threads: how many encoder runs at a time, each on one core.
+
+    Raises:
+        Misconfigured: as for `load_encoder`, or the bundle encodes no pictures.
+    """
+    from nearkin.encoders.image import ImageEncoder  # a process that encodes text alone needs no library of pictures
+
+    manifest = read_manifest(folder)
+    settings = manifest.modalities.image
+    if settings is None:
+        raise _broken(folder / MANIFEST, "encodes no pictures", "name a bundle with an image model")
+    graph = read_graphs(folder, manifest)[settings.model]
+    return ImageEncoder(graph, settings.preparation, threads=threads, where=str(folder))
+
+
+def verify_bundle(folder: Path) -> Manifest:
+    """Prove a bundle whole, as loading it would, without loading it.
+
+    Raises:
+        Misconfigured: what is wrong with it.
+    """
+    manifest = read_manifest(folder)
+    read_graphs(folder, manifest)
+    for file in manifest.files:
+        if file.graph is None:
+            read_file(folder, file)
+    return manifest
 
 
 def read_manifest(folder: Path) -> Manifest:
@@ -108,63 +115,135 @@ def read_manifest(folder: Path) -> Manifest:
     Raises:
         Misconfigured: it is missing, malformed, altered, or made for another version of Nearkin.
     """
-    path = folder / "manifest.json"
+    path = folder / MANIFEST
     try:
-        manifest = msgspec.json.decode(path.read_bytes(), type=Manifest)
-    except OSError as error:
-        raise _broken(path, f"cannot be read ({error.strerror})", _remedy(folder)) from error
-    except msgspec.DecodeError as error:
-        raise _broken(path, f"is not a manifest of format {FORMAT} ({error})", _remedy(folder)) from error
-    if (manifest.format, manifest.text.recipe, manifest.lexical.scheme) != (FORMAT, content.RECIPE, lexical.SCHEME):
-        problem = (
-            f"is not of format {FORMAT} with text recipe {content.RECIPE} and lexical scheme {lexical.SCHEME}, "
-            "the ones that this version of Nearkin knows"
+        manifest = decode_manifest(_read_in(folder, MANIFEST, MAX_MANIFEST_BYTES, _remedy(folder)))
+        text, terms = manifest.modalities.text, manifest.modalities.lexical
+        known = (
+            ("modalities.text.recipe", text and text.recipe, content.RECIPE),
+            ("modalities.lexical.scheme", terms and terms.scheme, lexical.SCHEME),
         )
-        raise _broken(path, problem, "use a bundle made for this version of Nearkin")
-    if manifest.id != manifest.expected_id():
-        problem = f"was altered: its id is {manifest.id!r}, its contents give {manifest.expected_id()!r}"
-        raise _broken(path, problem, _remedy(folder))
+        for where, found, knows in known:
+            if found is not None and found != knows:
+                raise ManifestError(where, f"is {found}; this version of Nearkin knows {knows}", OF_ANOTHER_VERSION)
+    except ManifestError as error:
+        raise misconfigured(str(path), error, _remedy(folder) if folder == DEFAULT_BUNDLE else "") from error
     return manifest
 
 
-def verify_file(folder: Path, name: str, file: BundleFile) -> Path:
-    """Where a file of a bundle lies, once it is proved whole.
+def read_graphs(folder: Path, manifest: Manifest) -> dict[str, bytes]:
+    """By path every graph of a bundle, proved whole and checked, as the runtime is to load it.
+
+    Raises:
+        Misconfigured: one is not as it must be, or the folder holds what the manifest does not name.
+    """
+    _require_no_others(folder, manifest)
+    text = manifest.modalities.text
+    graphs = {}
+    for file in manifest.files:
+        if file.graph is None:
+            continue
+        where = str(locate(folder, file))
+        model = read_graph(read_file(folder, file), file.graph, where)
+        if text is not None and file.path == text.model and text.products == "int8_by_token":
+            graphs[file.path] = with_integer_products(model, where)
+        else:
+            graphs[file.path] = model.SerializeToString()
+    return graphs
+
+
+def read_file(folder: Path, file: BundleFile) -> bytes:
+    """The bytes of a file of a bundle, proved whole.
 
     Raises:
         Misconfigured: it is missing, or not the file that the manifest names.
     """
-    path = _locate(folder, name, file)
-    remedy = (
-        f"run `pip install --force-reinstall {file.package.replace('_', '-')}`" if file.package else _remedy(folder)
-    )
-    try:
-        with path.open("rb") as stream:
-            digest = hashlib.file_digest(stream, "sha256").hexdigest()
-            size = stream.tell()
-    except OSError as error:
-        raise _broken(path, f"cannot be read ({error.strerror})", remedy) from error
-    if size != file.size:
-        raise _broken(path, f"has {size} bytes, the manifest says {file.size}", remedy)
+    path = locate(folder, file)
+    if file.package is None:
+        remedy = _remedy(folder)
+        found = _read_in(folder, file.path, file.size, remedy)
+    else:
+        remedy = f"run `pip install --force-reinstall {_installable(file.package)}`"
+        found = read_plain(path, file.size, remedy)
+    if len(found) != file.size:
+        raise _broken(path, f"has {len(found)} bytes, the manifest says {file.size}", remedy)
+    digest = hashlib.sha256(found).hexdigest()
     if digest != file.sha256:
         raise _broken(path, f"has the SHA-256 {digest}, the manifest says {file.sha256}", remedy)
-    return path
+    return found
 
 
-def _locate(folder: Path, name: str, file: BundleFile) -> Path:
-    if not file.package:
-        return folder / name
-    spec = importlib.util.find_spec(file.package)
-    if spec is None or spec.origin is None:
+def locate(folder: Path, file: BundleFile) -> Path:
+    """Where a file of a bundle lies, or should.
+
+    Raises:
+        Misconfigured: in a package that is not installed.
+    """
+    if file.package is None:
+        return folder / file.path
+    try:
+        spec = importlib.util.find_spec(file.package)
+    except ValueError:  # a module that was not imported from anywhere, as __main__
+        spec = None
+    if spec is None or not spec.submodule_search_locations:
         raise _broken(
-            folder / name,
+            folder / file.path,
             f"comes from the package {file.package}, which is not installed",
-            f"run `pip install {file.package.replace('_', '-')}`",
+            f"run `pip install {_installable(file.package)}`",
         )
-    return Path(spec.origin).parent / name
+    return Path(next(iter(spec.submodule_search_locations))) / file.path
+
+
+def _read_in(folder: Path, path: str, most: int, remedy: str) -> bytes:
+    """Read a file that lies in the folder itself: a link could name any file of the machine."""
+    inside = folder.resolve()
+    if (inside / path).resolve() != inside / path:
+        raise _broken(folder / path, "is, or lies behind, a symbolic link", "put the file itself there")
+    return read_plain(folder / path, most, remedy)
+
+
+def read_plain(path: Path, most: int, remedy: str) -> bytes:
+    """Read a file whole, but one that is larger not at all.
+
+    Raises:
+        Misconfigured: it cannot be read, is larger, or is a folder, a pipe or a device.
+    """
+    try:
+        descriptor = os.open(path, os.O_RDONLY | os.O_NONBLOCK)  # opening a pipe would wait for one who writes to it
+        try:
+            status = os.fstat(descriptor)
+            if not stat.S_ISREG(status.st_mode):
+                raise _broken(path, "is not a plain file", remedy)
+            if status.st_size > most:
+                raise _broken(path, f"has {status.st_size} bytes, and may have {most}", remedy)
+            with os.fdopen(descriptor, "rb", closefd=False) as stream:
+                return stream.read(most)
+        finally:
+            os.close(descriptor)
+    except OSError as error:
+        raise _broken(path, f"cannot be read ({error.strerror})", remedy) from error
+
+
+def _require_no_others(folder: Path, manifest: Manifest) -> None:
+    """Refuse a folder that holds more than its manifest names: nobody proved what that is, or what will use it."""
+    named = [MANIFEST, *(file.path for file in manifest.files if file.package is None)]
+    for path in sorted(folder.rglob("*")):
+        inside = path.relative_to(folder).as_posix()
+        if inside in named or (path.is_dir() and not path.is_symlink() and _leads_to(inside, named)):
+            continue
+        raise _broken(path, "lies in the bundle, and the manifest does not name it", "take it out of the folder")
+
+
+def _leads_to(inside: str, named: Sequence[str]) -> bool:
+    return any(path.startswith(f"{inside}/") for path in named)
+
+
+def _installable(package: str) -> str:
+    return package.replace("_", "-")
 
 
 def _remedy(folder: Path) -> str:
-    if folder == DEFAULT_BUNDLE:
+    if folder in (DEFAULT_BUNDLE, IMAGE_BUNDLE):
         return "run `pip install --force-reinstall --no-deps .` in a whole clone of Nearkin"
     return "set NEARKIN_BUNDLE_PATH to a whole bundle"
 

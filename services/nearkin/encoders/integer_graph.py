@@ -8,7 +8,6 @@ batch would not. Measured: docs/decisions/0006-integer-products.md.
 """
 
 from collections.abc import Mapping
-from pathlib import Path
 
 import numpy as np
 import onnx
@@ -20,37 +19,37 @@ from nearkin.core.errors import Misconfigured
 #: multiply unsigned with signed bytes fastest.
 _LARGEST, _ZERO_POINT = 127, 128
 
-#: From 13 on a cast and a product are what they are here; from 18 on ReduceMax takes its axes in another way.
-_OPSETS = range(13, 18)
+#: From 13 on a cast and a product are what they are here.
+_OPSETS = range(13, 24)
+
+#: From here on ReduceMax takes its axes as an input.
+_AXES_AS_INPUT = 18
 
 #: Constants of the rewritten graph.
-_SHRINK, _ONE, _ZERO = "nearkin_shrink", "nearkin_one", "nearkin_zero"
+_SHRINK, _ONE, _ZERO, _LAST = "nearkin_shrink", "nearkin_one", "nearkin_zero", "nearkin_last"
 
 
-def with_integer_products(path: Path) -> bytes:
-    """Read a graph and rewrite its products with int8 weights.
+def with_integer_products(model: onnx.ModelProto, where: str) -> bytes:
+    """Rewrite a graph's products with int8 weights.
 
     Args:
-        path: the graph, with weights inside.
+        model: the graph, with weights inside; it is changed.
+        where: its file, to name it to a person.
 
     Returns:
         The rewritten graph, serialised.
 
     Raises:
-        Misconfigured: it is no graph, is of an opset that is not known here, or holds no product with int8 weights.
+        Misconfigured: it is of an opset that is not known here, or holds no product with int8 weights.
     """
-    try:
-        model = onnx.load_model_from_string(path.read_bytes())
-    except Exception as error:  # protobuf's own exceptions have no common base that says more
-        raise _refused(path, "the text model cannot be loaded: it is not an ONNX graph") from error
     graph = model.graph
-    rewriting = _Rewriting(graph)
+    opset = max((each.version for each in model.opset_import if each.domain in ("", "ai.onnx")), default=0)
+    rewriting = _Rewriting(graph, opset)
     nodes = [new for node in graph.node for new in rewriting.of(node)]
     if not rewriting.products:
-        raise _refused(path, "the text model holds no matrix product with int8 weights")
-    opset = max((each.version for each in model.opset_import if each.domain in ("", "ai.onnx")), default=0)
+        raise _refused(where, "the text model holds no matrix product with int8 weights")
     if opset not in _OPSETS:
-        raise _refused(path, f"the text model is of opset {opset}; {_OPSETS[0]} to {_OPSETS[-1]} can be rewritten")
+        raise _refused(where, f"the text model is of opset {opset}; {_OPSETS[0]} to {_OPSETS[-1]} can be rewritten")
     _replace(graph, nodes)
     serialised: bytes = model.SerializeToString()
     return serialised
@@ -63,14 +62,16 @@ class _Rewriting:
         products: how many were rewritten.
     """
 
-    def __init__(self, graph: onnx.GraphProto) -> None:
-        self._graph = graph
+    def __init__(self, graph: onnx.GraphProto, opset: int) -> None:
+        self._graph, self._opset = graph, opset
         self._constants: Mapping[str, onnx.TensorProto] = {tensor.name: tensor for tensor in graph.initializer}
         self._made_by = {output: node for node in graph.node for output in node.output}
         self._quantised: set[str] = set()
         self.products = 0
         for name, value in ((_SHRINK, np.float32(1 / _LARGEST)), (_ONE, np.float32(1)), (_ZERO, np.uint8(_ZERO_POINT))):
             graph.initializer.append(numpy_helper.from_array(np.array(value), name))
+        if opset >= _AXES_AS_INPUT:
+            graph.initializer.append(numpy_helper.from_array(np.array([-1], np.int64), _LAST))
 
     def of(self, node: onnx.NodeProto) -> list[onnx.NodeProto]:
         """What stands in the place of a node: itself, or the integer form of MatMul(x, Mul(Cast(int8), scales))."""
@@ -101,9 +102,13 @@ class _Rewriting:
         if x in self._quantised:
             return []
         self._quantised.add(x)
+        if self._opset >= _AXES_AS_INPUT:
+            largest = helper.make_node("ReduceMax", [f"{x}_abs", _LAST], [f"{x}_max"], keepdims=1)
+        else:
+            largest = helper.make_node("ReduceMax", [f"{x}_abs"], [f"{x}_max"], axes=[-1], keepdims=1)
         return [
             helper.make_node("Abs", [x], [f"{x}_abs"]),
-            helper.make_node("ReduceMax", [f"{x}_abs"], [f"{x}_max"], axes=[-1], keepdims=1),
+            largest,
             helper.make_node("Mul", [f"{x}_max", _SHRINK], [f"{x}_scale"]),
             helper.make_node("Div", [x, f"{x}_scale"], [f"{x}_scaled"]),
             helper.make_node("QuantizeLinear", [f"{x}_scaled", _ONE, _ZERO], [f"{x}_int8"]),
@@ -125,10 +130,10 @@ def _replace(graph: onnx.GraphProto, nodes: list[onnx.NodeProto]) -> None:
     graph.initializer.extend(constants)
 
 
-def _refused(path: Path, problem: str) -> Misconfigured:
+def _refused(where: str, problem: str) -> Misconfigured:
     return Misconfigured(
         problem,
-        field=str(path),
+        field=where,
         remedy="install the bundle again, or set products to 'as_stored' in its manifest and give it a new id",
         reason="bundle",
     )

@@ -12,7 +12,7 @@ from nearkin.core.ports import ContentEncoder, ItemCollection
 from nearkin.encoders.bundle import load_encoder
 from nearkin.indexer.app import LANES, Lane, build
 from nearkin.indexer.index_item import IndexItems
-from nearkin.indexer.open_collection import open_collection
+from nearkin.indexer.open_collection import open_collection, tell_switches
 from nearkin.ops import logs
 from nearkin.ops.failures import Stopped, engine_of, patiently
 from nearkin.ops.health import Health, HealthServer, beating
@@ -26,6 +26,9 @@ log = logging.getLogger("nearkin.indexer")
 
 #: How often the collection's points are counted, in seconds.
 COUNT_EVERY_S = 10.0
+
+#: How often it is asked whether look-ups still search what is written, in seconds.
+ALIAS_EVERY_S = 5.0
 
 
 def main() -> int:
@@ -42,6 +45,7 @@ def main() -> int:
         with HealthServer(settings.metrics_listen, health, metrics, insecure=settings.listen_insecure):
             encoder = load_encoder(settings.bundle_path, settings.encode_threads)
             traces = start_traces(settings, process)
+            metrics.bundle_info.labels(bundle=encoder.bundle, use="encodes").set(1)
             log.info("starting", extra=logs.fields(lane=settings.indexer_lane, bundle=encoder.bundle))
             try:
                 return asyncio.run(beating(health, serve(settings, lane, encoder, metrics, health, traces)))
@@ -80,11 +84,15 @@ async def serve(
             sample_every_s=lane.sample_every_s,
             traces=traces,
         )
-        counting = asyncio.create_task(count_points(items, metrics))
+        following = (
+            asyncio.create_task(count_points(items, metrics)),
+            asyncio.create_task(tell_switches(index, items, ALIAS_EVERY_S)),
+        )
         try:
             return await build(settings, lane, index_items, metrics, health, stopping, traces).run()
         finally:
-            counting.cancel()
+            for task in following:
+                task.cancel()
             await index_items.close()
     except Stopped:
         return 0

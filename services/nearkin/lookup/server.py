@@ -383,7 +383,7 @@ class LookupServer:
         tokens: TokenFile | None = None,
         traces: Traces = OFF,
     ) -> None:
-        self._index, self._encoder, self._readiness = index, encoder, readiness
+        self._index, self._encoder, self._readiness, self._metrics = index, encoder, readiness, metrics
         items = Engine("index", metrics)
         # Who allows the evidence less time than the floor has said how slow is too slow.
         remembered = Engine("evidence", metrics, floor_s=min(FLOOR_S, limits.evidence_budget_s))
@@ -481,7 +481,8 @@ class LookupServer:
     async def _follow_index(self) -> None:
         """Keep health true, and say each change once."""
         said: bool | None = None
-        bundle = self._encoder.bundle
+        searched = ""
+        self._metrics.bundle_info.labels(bundle=self._encoder.bundle, use="encodes").set(1)
         while True:
             try:
                 collection, problem = await self._reach_index(), ""
@@ -498,14 +499,25 @@ class LookupServer:
             elif said is not True:
                 log.info("serving", extra=fields(collection=collection.name))
             said = collection is not None
-            if collection is not None and collection.bundle != bundle:
-                bundle = collection.bundle
-                log.warning(
-                    "the index serves another bundle than this server encodes with: contents are refused as anchors "
-                    "until the server is restarted with NEARKIN_BUNDLE_PATH set to that bundle",
-                    extra=fields(index=bundle, server=self._encoder.bundle),
-                )
+            if collection is not None and collection.bundle != searched:
+                self._tell_bundle(searched, collection.bundle)
+                searched = collection.bundle
             await asyncio.sleep(HEALTH_INTERVAL_S)
+
+    def _tell_bundle(self, former: str, now: str) -> None:
+        """Say of which bundle the collection is that is searched from now on."""
+        encodes = self._encoder.bundle
+        if former:
+            self._metrics.bundle_info.remove(former, "searches")
+        self._metrics.bundle_info.labels(bundle=now, use="searches").set(1)
+        if now != encodes:
+            log.warning(
+                "the index serves another bundle than this server encodes with: contents are refused as anchors "
+                "until the server is restarted with NEARKIN_BUNDLE_PATH set to that bundle",
+                extra=fields(index=now, server=encodes),
+            )
+        elif former:
+            log.info("the index serves the bundle that this server encodes with again", extra=fields(bundle=now))
 
     async def _reach_index(self) -> ItemCollection:
         async with asyncio.timeout(10 * HEALTH_INTERVAL_S):

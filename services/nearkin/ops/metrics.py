@@ -58,6 +58,12 @@ class Metrics:
         GCCollector(registry=registry)
 
         self.build_info = self._gauge("build_info", "Always 1; its labels say what runs.", ("version", "process"))
+        self.bundle_info = self._gauge(
+            "bundle_info",
+            "Always 1; with which encoder bundle a process encodes (use: encodes), and with which the collection was "
+            "that it searches (use: searches).",
+            ("bundle", "use"),
+        )
         self.up = self._gauge("up", "1 while the process is ready to serve, 0 while it waits for something.")
         self.loop_lag = self._gauge(
             "loop_lag_seconds",
@@ -109,6 +115,28 @@ class Metrics:
 
         self.encode_seconds = self._histogram("encode_seconds", "Time of one call to the encoder.", (), LATENCY_BUCKETS)
         self.encoded_items = self._histogram("encoded_items", "Contents in one call to the encoder.", (), SIZE_BUCKETS)
+        self.media_fetches = self._counter(
+            "media_fetches_total",
+            "Fetches of pictures and videos by outcome: fetched; remembered (fetched a moment ago); refused (for good, "
+            "with the reason); unavailable (for now, with the reason).",
+            ("outcome", "reason"),
+        )
+        self.media_fetch_seconds = self._histogram(
+            "media_fetch_seconds",
+            "Time of one fetch that succeeded, its wait for a turn included.",
+            (),
+            FRESHNESS_BUCKETS,
+        )
+        self.media_fetched_bytes = self._counter("media_fetched_bytes_total", "Bytes of media that were fetched.")
+        self.media_decodes = self._counter(
+            "media_decodes_total",
+            "Pictures given to a decoder's process, by what they are and by outcome: decoded, or the reason why not; "
+            "crash and hang cost a process, and a new one is started.",
+            ("kind", "outcome"),
+        )
+        self.media_decode_seconds = self._histogram(
+            "media_decode_seconds", "Time of decoding one picture, to the process and back.", (), LATENCY_BUCKETS
+        )
         self.index_read_seconds = self._histogram(
             "index_read_seconds", "Time of reading what the index holds of a batch's items.", (), LATENCY_BUCKETS
         )

@@ -18,6 +18,7 @@ from nearkin.core.errors import Misconfigured
 from nearkin.core.pseudonym import PseudonymKey
 from nearkin.ops.addresses import split_address, split_addresses, split_parts, split_target
 from nearkin.ops.kafka_security import KafkaSecurity, Mechanism
+from nearkin.ops.media_sources import MediaSources, parse_networks
 from nearkin.ops.tls import Tls
 
 #: What the monitor watches beside the services that NEARKIN_MONITOR_PARTS names.
@@ -142,7 +143,62 @@ class Settings(BaseSettings):
     bundle_path: Path | None = Field(
         None, description="Folder of the encoder bundle; the default bundle where it is not set."
     )
+    bundles_dir: Path | None = Field(
+        None, description="Folder in which `nearkin bundle` keeps and finds bundles, each in a folder of its id."
+    )
     encode_threads: int = Field(2, ge=1, le=64, description="Encoder calls that run at a time, each on one core.")
+
+    media_sources: str = Field(
+        "",
+        description="Where pictures and videos may be fetched from (docs/media.md), separated by commas: HOST, *.HOST, "
+        "* for every public one, HOST/FOLDER/; http:// before one that may be spoken to without TLS; "
+        "s3://BUCKET=https://HOST/FOLDER/. Nothing is fetched where it is empty.",
+    )
+    media_networks: str = Field(
+        "",
+        description="Networks that are not public and in which sources named in full may lie, such as 10.20.0.0/16, "
+        "separated by commas.",
+    )
+    media_ca: Path | None = Field(
+        None,
+        description="PEM file of the authorities that hosts of media must be certified by; the system's if unset.",
+    )
+    media_max_bytes: int = Field(20 * 2**20, ge=1024, le=2**30, description="Most bytes of one picture or video.")
+    media_timeout_s: float = Field(
+        15.0, gt=0, le=300, description="How long one fetch may take, redirects included, in seconds."
+    )
+    media_idle_s: float = Field(
+        5.0,
+        gt=0,
+        le=300,
+        description="How long a host of media may take to answer, and then send nothing, in seconds.",
+    )
+    media_least_rate: int = Field(
+        4096,
+        ge=0,
+        description="Bytes a second at which media must come on average, once they have come for NEARKIN_MEDIA_IDLE_S.",
+    )
+    media_redirects: int = Field(3, ge=0, le=20, description="Redirects that are followed for one picture or video.")
+    media_fetches: int = Field(16, ge=1, le=1000, description="Media that are fetched at a time.")
+    media_fetches_per_host: int = Field(4, ge=1, le=1000, description="Media that are fetched from one host at a time.")
+    media_cache_bytes: int = Field(
+        64 * 2**20, ge=0, description="Bytes of media that are remembered, those fetched last; 0 for none."
+    )
+    media_cache_s: float = Field(
+        300.0, ge=0, description="How long a reference stands for what was fetched by it, in seconds."
+    )
+    media_max_pixels: int = Field(
+        50_000_000, ge=1, le=500_000_000, description="Most pixels of a picture, by its header, before it is decoded."
+    )
+    media_decode_processes: int = Field(1, ge=1, le=64, description="Pictures that are decoded at a time.")
+    media_decode_timeout_s: float = Field(
+        10.0, gt=0, le=300, description="How long one picture may take to decode, in seconds."
+    )
+    media_decode_memory_bytes: int = Field(
+        2**30,
+        ge=256 * 2**20,
+        description="Memory that a decoder's process may take, as address space; it needs four to eight bytes a pixel.",
+    )
 
     indexer_lane: Literal["live", "bulk"] = Field(
         "live", description="Which topic an indexer serves: items.v1 or items-bulk.v1."
@@ -349,6 +405,7 @@ class Settings(BaseSettings):
         "lookup_ca",
         "lookup_caller_cert",
         "lookup_caller_key",
+        "media_ca",
         mode="before",
     )
     @classmethod
@@ -384,6 +441,18 @@ class Settings(BaseSettings):
     @classmethod
     def _target(cls, value: str) -> str:
         split_target(value)
+        return value
+
+    @field_validator("media_sources")
+    @classmethod
+    def _media_sources(cls, value: str) -> str:
+        MediaSources.parse(value)
+        return value
+
+    @field_validator("media_networks")
+    @classmethod
+    def _media_networks(cls, value: str) -> str:
+        parse_networks(value)
         return value
 
     @field_validator("qdrant_url")
