@@ -1,6 +1,5 @@
 """The embedded stack on an Apache Kafka in place of its own broker: Java 17, Maven, and the jars of the tests."""
 
-import asyncio
 import tempfile
 from collections.abc import Awaitable, Callable, Iterator
 from contextlib import contextmanager
@@ -9,9 +8,10 @@ from typing import TypeVar
 
 from tests.engines.apache_kafka import apache_kafka_command, apache_kafka_jars
 
+from benchmarks.programs import run_embedded
 from nearkin.embedded.broker import broker_answers
 from nearkin.embedded.programs import LOOPBACK, free_port, start, wait_until
-from nearkin.embedded.stack import Stack, run_stack
+from nearkin.embedded.stack import Stack
 from nearkin.ops.settings import load_settings
 from nearkin.ops.topics import apply_topics
 
@@ -24,9 +24,7 @@ PATIENCE_S = 120.0
 def run_on_kafka(work: Callable[[Stack], Awaitable[T]]) -> T:
     """Do some work beside a stack of its own on an Apache Kafka; all of it is gone afterwards with its data."""
     with tempfile.TemporaryDirectory(prefix="nearkin-benchmark-") as folder, apache_kafka(Path(folder)) as kafka:
-        return asyncio.run(
-            run_stack(Path(folder) / "data", work, report=lambda name, what: print(f"{name}: {what}"), kafka=kafka)
-        )
+        return run_embedded(work, kafka)
 
 
 @contextmanager

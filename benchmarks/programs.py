@@ -32,10 +32,17 @@ NAMES = {
 }
 
 
-def run_embedded(work: Callable[[Stack], Awaitable[T]]) -> T:
-    """Do some work beside an embedded stack of its own, which is gone afterwards with its data."""
+def run_embedded(work: Callable[[Stack], Awaitable[T]], kafka: str | None = None) -> T:
+    """Do some work beside an embedded stack of its own, which is gone afterwards with its data.
+
+    Args:
+        work: what to do.
+        kafka: host:port of a Kafka that has the topics; a broker of its own where it is None.
+    """
     with tempfile.TemporaryDirectory(prefix="nearkin-benchmark-") as folder:
-        return asyncio.run(run_stack(Path(folder) / "data", work, report=lambda name, what: print(f"{name}: {what}")))
+        return asyncio.run(
+            run_stack(Path(folder) / "data", work, report=lambda name, what: print(f"{name}: {what}"), kafka=kafka)
+        )
 
 
 @contextmanager

@@ -341,26 +341,30 @@ def test_a_broker_that_freezes_for_a_while_costs_no_event(broker, stage, pause_s
         assert worker.process.poll() is None
 
 
-def bare_worker(ledger):
-    """A worker that was not started."""
+async def do_nothing(records):
+    return []
 
-    async def handle(records):
-        return []
 
+def make_worker(handle=do_nothing, *, topic="t", group="g", settings=None, batch=2, fetch_wait_ms=20, **parts):
+    """A worker in this process that was not started; `parts` are its ledger, its letters, and what stops it."""
     metrics = Metrics(CollectorRegistry())
     return Worker(
-        load_settings(),
-        group="g",
-        topics=[Topic("t", 3_600_000)],
+        settings or load_settings(),
+        group=group,
+        topics=[Topic(topic, 3_600_000)],
         handle=handle,
         metrics=metrics,
         health=Health(metrics, "group"),
-        batch=4,
+        batch=batch,
         within_s=0.005,
-        fetch_wait_ms=20,
-        stopping=asyncio.Event(),
-        ledger=ledger,
+        fetch_wait_ms=fetch_wait_ms,
+        **({"stopping": asyncio.Event()} | parts),
     )
+
+
+def bare_worker(ledger):
+    """A worker without a broker."""
+    return make_worker(batch=4, ledger=ledger)
 
 
 class Ledger:
@@ -456,21 +460,8 @@ class SlowLetters:
 
 
 async def worker_with_letters(handle, letters, stopping):
-    """A worker that was not started, with six events waiting."""
-    place, metrics = ("t", 0), Metrics(CollectorRegistry())
-    worker = Worker(
-        load_settings(),
-        group="g",
-        topics=[Topic("t", 3_600_000)],
-        handle=handle,
-        metrics=metrics,
-        health=Health(metrics, "group"),
-        batch=2,
-        within_s=0.005,
-        fetch_wait_ms=20,
-        stopping=stopping,
-        letters=letters,
-    )
+    """A worker without a broker, with six events waiting."""
+    place, worker = ("t", 0), make_worker(handle, stopping=stopping, letters=letters)
     worker._app, worker._places = SimpleNamespace(consumer_generation_id=1), frozenset({place})
     worker._inbox = Inbox(6)
     await worker._inbox.put(1, [Record(*place, offset, 0, b"k", b"v") for offset in range(6)])
@@ -534,16 +525,11 @@ async def test_a_stop_in_what_is_due_each_second_is_no_failure():
 def worker_of(stage, handle, fetch_wait_ms=20, ledger=None):
     """A worker in this process, and what stops it."""
     stopping = asyncio.Event()
-    metrics = Metrics(CollectorRegistry())
-    worker = Worker(
-        load_settings(kafka_bootstrap=stage.broker.bootstrap),
+    worker = make_worker(
+        handle,
+        topic=stage.topic,
         group=f"g-{stage.topic}",
-        topics=[Topic(stage.topic, 3_600_000)],
-        handle=handle,
-        metrics=metrics,
-        health=Health(metrics, "group"),
-        batch=2,
-        within_s=0.005,
+        settings=load_settings(kafka_bootstrap=stage.broker.bootstrap),
         fetch_wait_ms=fetch_wait_ms,
         stopping=stopping,
         ledger=ledger,

@@ -13,9 +13,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from nearkin.encoders.image import ImageEncoder, Pixels, join_views, prepare
-from nearkin.encoders.manifest import ImageSettings, Manifest, Modalities, Parity
+from nearkin.encoders.manifest import ImageSettings, Manifest, Modalities
 from nearkin.learning.image_models import ImageModel
-from nearkin.learning.parity import compare, name_processor
+from nearkin.learning.parity import compare, parity_of
 from nearkin.learning.quantise import quantise_convolutions
 from nearkin.learning.trace_network import trace_network
 from nearkin.learning.write_bundle import require_free, write_bundle
@@ -61,16 +61,7 @@ def export_image(
         graph = (made if precision == "int8" else traced).read_bytes()
     encoder = ImageEncoder(graph, model.preparation, threads=1, where=MODEL)
     near = compare(encoder.encode(comparison), run_network(model, comparison))
-    parity = Parity(
-        modality="image",
-        reference="the network in PyTorch, fp32",
-        processor=name_processor(),
-        on=compared_on,
-        samples=near.samples,
-        cosine_mean=near.cosine_mean,
-        cosine_p1=near.cosine_p1,
-        equal_neighbours_at_10=near.equal_neighbours,
-    )
+    parity = parity_of(near, "image", "the network in PyTorch, fp32", compared_on)
     return write_bundle(
         folder,
         model.origin,

@@ -14,9 +14,9 @@ from tokenizers import Tokenizer
 from nearkin.core.errors import Misconfigured
 from nearkin.encoders import content, lexical
 from nearkin.encoders.integer_graph import with_integer_products
-from nearkin.encoders.manifest import LexicalSettings, Manifest, Modalities, Parity, TextSettings
+from nearkin.encoders.manifest import LexicalSettings, Manifest, Modalities, TextSettings
 from nearkin.encoders.text import TextEncoder
-from nearkin.learning.parity import compare, name_processor
+from nearkin.learning.parity import compare, parity_of
 from nearkin.learning.quantise import store_int8_weights
 from nearkin.learning.trace_network import trace_network
 from nearkin.learning.write_bundle import Origin, require_free, write_bundle
@@ -74,16 +74,7 @@ def export_text(
     )
     reference = model.encode(list(comparison), convert_to_numpy=True, show_progress_bar=False)
     near = compare(encoder.encode(comparison), reference)
-    parity = Parity(
-        modality="text",
-        reference="the model in PyTorch, fp32, by sentence-transformers",
-        processor=name_processor(),
-        on=compared_on,
-        samples=near.samples,
-        cosine_mean=near.cosine_mean,
-        cosine_p1=near.cosine_p1,
-        equal_neighbours_at_10=near.equal_neighbours,
-    )
+    parity = parity_of(near, "text", "the model in PyTorch, fp32, by sentence-transformers", compared_on)
     settings = TextSettings(
         model=MODEL,
         tokenizer=TOKENIZER,

@@ -6,9 +6,12 @@ Cosines say how much a vector moved; neighbours say whether that matters: what i
 import platform
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Literal
 
 import numpy as np
 from numpy.typing import NDArray
+
+from nearkin.encoders.manifest import Parity
 
 #: How many nearest neighbours are compared.
 NEIGHBOURS = 10
@@ -56,6 +59,20 @@ def compare(vectors: NDArray[np.float32], reference: NDArray[np.float32]) -> Nea
         found, right = (find_neighbours(each) for each in units)
         equal = float(np.mean([len(np.intersect1d(*pair)) for pair in zip(found, right, strict=True)])) / NEIGHBOURS
     return Nearness(len(vectors), float(cosines.mean()), float(np.percentile(cosines, 1)), equal)
+
+
+def parity_of(near: Nearness, modality: Literal["text", "image"], reference: str, on: str) -> Parity:
+    """What a manifest says of it, found on this processor."""
+    return Parity(
+        modality=modality,
+        reference=reference,
+        processor=name_processor(),
+        on=on,
+        samples=near.samples,
+        cosine_mean=near.cosine_mean,
+        cosine_p1=near.cosine_p1,
+        equal_neighbours_at_10=near.equal_neighbours,
+    )
 
 
 def find_neighbours(units: NDArray[np.float32], count: int = NEIGHBOURS) -> NDArray[np.intp]:

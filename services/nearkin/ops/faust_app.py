@@ -294,7 +294,7 @@ class Consumer(driver.Consumer):
         self._committed_offset.update({place: offset or None for place, offset in self._committed_by_group.items()})
 
     async def seek_to_committed(self) -> Mapping[TP, int]:
-        """Continue where the ledger says; Faust calls this after the assignment is told, and whenever it lost track."""
+        """Continue where the ledger says; Faust calls this after the assignment is told."""
         begin, notes = cast("App", self.app).begin, cast("App", self.app).notes
         # Notes first: an old one beside a new commit has too much read, a new one beside an old commit too little.
         written = await cast("_Thread", self._thread).committed_notes() if notes is not None else {}

@@ -122,7 +122,7 @@ class Worker:
         self._ledger, self._ticked_at, self._ticks_failed = ledger, 0.0, 0
         self._elsewhere: dict[Place, int] = {}
         self._notes = notes
-        # What was fetched before the consumer was sent elsewhere is not acknowledged: from where, and at which count.
+        # What was fetched before the consumer was sent elsewhere is not acknowledged: at which count that was.
         self._seeks, self._sought = 0, dict[Place, int]()
         self._letters = letters or DeadLetters(
             settings.kafka_bootstrap, topics, metrics, security=settings.kafka_security, traces=traces
