@@ -6,9 +6,11 @@ nonsense, only when the first item comes. What is handed to the runtime is seria
 that nothing which two parsers could read in two ways is left.
 """
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 
+import numpy as np
 import onnx
+from numpy.typing import NDArray
 
 from nearkin.core.errors import Misconfigured
 from nearkin.encoders.manifest import ElementType, Graph, Tensor
@@ -188,6 +190,31 @@ def _listed(names: Sequence[str]) -> str:
 def _quoted(name: str) -> str:
     """A name that a graph chose, short enough for a line."""
     return repr(name if len(name) <= 100 else f"{name[:100]}...")
+
+
+def try_out(encode: Callable[[], NDArray[np.float32]], sample: str, where: str) -> None:
+    """Encode one sample, so that what only a run shows is told at the start and not of the first item.
+
+    Args:
+        encode: encodes it.
+        sample: what it is: "text" or "picture".
+        where: the graph's place, for errors.
+
+    Raises:
+        Misconfigured: the graph cannot, or gives nothing that has a direction.
+    """
+    model = "image" if sample == "picture" else sample
+    try:
+        vector = encode()
+    except Exception as error:
+        raise unusable(where, f"the {model} model cannot encode a {sample} ({error})") from error
+    if not np.isfinite(vector).all():
+        raise unusable(where, f"the {model} model gives no finite vector")
+
+
+def unusable(where: str, problem: str) -> Misconfigured:
+    """The refusal of a graph that is whole, and no encoder."""
+    return _refused(where, problem, "export the bundle anew, or install it again")
 
 
 def _refused(where: str, problem: str, remedy: str) -> Misconfigured:

@@ -16,7 +16,7 @@ import onnxruntime
 from numpy.typing import NDArray
 from PIL import Image
 
-from nearkin.core.errors import Misconfigured
+from nearkin.encoders.check_graph import try_out, unusable
 from nearkin.encoders.manifest import Preparation, View
 
 Pixels = NDArray[np.uint8]
@@ -50,22 +50,13 @@ class ImageEncoder:
         try:
             self._session = onnxruntime.InferenceSession(graph, options, providers=["CPUExecutionProvider"])
         except Exception as error:  # the runtime raises bare exceptions of its own for what it cannot read
-            raise _refused(where, f"the image model cannot be loaded ({error})") from error
+            raise unusable(where, f"the image model cannot be loaded ({error})") from error
         self._preparation = preparation
         self._read, self.dimensions = _check_shapes(self._session, preparation.size, where)
         self._pool = ThreadPoolExecutor(threads, thread_name_prefix="encode-image")
         self._cores = BoundedSemaphore(threads)
-        self._try_out(where)
-
-    def _try_out(self, where: str) -> None:
-        """Encode one picture, so that what only a run shows is told at the start and not of the first item."""
         ramp = np.linspace(0, 255, 32 * 32 * 3).astype(np.uint8).reshape(32, 32, 3)
-        try:
-            vector = self.encode([ramp])
-        except Exception as error:
-            raise _refused(where, f"the image model cannot encode a picture ({error})") from error
-        if not np.isfinite(vector).all():
-            raise _refused(where, "the image model gives no finite vector")
+        try_out(lambda: self.encode([ramp]), "picture", where)
 
     def encode(self, pictures: Sequence[Pixels]) -> NDArray[np.float32]:
         """Encode pictures in order.
@@ -148,15 +139,11 @@ def _check_shapes(session: onnxruntime.InferenceSession, size: int, where: str) 
     """The name of the graph's input, and the length of its vectors."""
     inputs, outputs = session.get_inputs(), session.get_outputs()
     if len(inputs) != 1 or len(outputs) != 1:
-        raise _refused(where, f"the image model has {len(inputs)} inputs and {len(outputs)} outputs, not one of each")
+        raise unusable(where, f"the image model has {len(inputs)} inputs and {len(outputs)} outputs, not one of each")
     read, made = inputs[0], outputs[0]
     if read.type != "tensor(float)" or isinstance(read.shape[0], int) or read.shape[1:] != [3, size, size]:
         wanted = f"tensor(float) of (any number, 3, {size}, {size})"
-        raise _refused(where, f"the image model reads {read.type} of {read.shape}; it has to read {wanted}")
+        raise unusable(where, f"the image model reads {read.type} of {read.shape}; it has to read {wanted}")
     if made.type != "tensor(float)" or len(made.shape) != 2 or not isinstance(made.shape[1], int):
-        raise _refused(where, f"the image model gives {made.type} of {made.shape}, not a vector for each picture")
+        raise unusable(where, f"the image model gives {made.type} of {made.shape}, not a vector for each picture")
     return read.name, made.shape[1]
-
-
-def _refused(where: str, problem: str) -> Misconfigured:
-    return Misconfigured(problem, field=where, remedy="export the bundle anew, or install it again", reason="bundle")

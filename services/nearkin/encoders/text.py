@@ -15,7 +15,7 @@ import onnxruntime
 from numpy.typing import NDArray
 from tokenizers import Tokenizer
 
-from nearkin.core.errors import Misconfigured
+from nearkin.encoders.check_graph import try_out, unusable
 
 #: Longer texts are cut before they are split into tokens: enough for every token that the model reads.
 MAX_CHARACTERS = 10_000
@@ -70,33 +70,24 @@ class TextEncoder:
             self._tokenizer = Tokenizer.from_buffer(tokenizer)
             self._tokenizer.enable_truncation(max_tokens)
         except Exception as error:  # both libraries raise bare exceptions of their own for what they cannot read
-            raise _refused(where, f"the text model cannot be loaded ({error})") from error
+            raise unusable(where, f"the text model cannot be loaded ({error})") from error
         self._tokenizer.no_padding()
         self._inputs = {each.name for each in self._session.get_inputs()}
         if "input_ids" not in self._inputs or not self._inputs <= INPUTS:
             problem = (
                 f"the text model takes {', '.join(sorted(self._inputs))}; of {', '.join(sorted(INPUTS))} it may take"
             )
-            raise _refused(where, f"{problem} some, input_ids among them")
+            raise unusable(where, f"{problem} some, input_ids among them")
         outputs = self._session.get_outputs()
         axes = 2 if pooling == "none" else 3
         if len(outputs[0].shape) != axes or not isinstance(outputs[0].shape[-1], int):
             problem = f"the text model's first output has the shape {outputs[0].shape}; with pooling {pooling!r} it has"
-            raise _refused(where, f"{problem} {axes} axes, the last of a fixed length")
+            raise unusable(where, f"{problem} {axes} axes, the last of a fixed length")
         self.dimensions: int = outputs[0].shape[-1]
         self._output = outputs[0].name
         self._pool = ThreadPoolExecutor(threads, thread_name_prefix="encode")
         self._cores = BoundedSemaphore(threads)
-        self._try_out(where)
-
-    def _try_out(self, where: str) -> None:
-        """Encode one text, so that what only a run shows is told at the start and not of the first item."""
-        try:
-            vector = self.encode(["warm"])
-        except Exception as error:
-            raise _refused(where, f"the text model cannot encode a text ({error})") from error
-        if not np.isfinite(vector).all():
-            raise _refused(where, "the text model gives no finite vector")
+        try_out(lambda: self.encode(["warm"]), "text", where)
 
     def encode(self, texts: Sequence[str]) -> NDArray[np.float32]:
         """Encode texts in order.
@@ -136,7 +127,3 @@ class TextEncoder:
         with np.errstate(all="ignore"):
             unit: NDArray[np.float32] = found / np.linalg.norm(found, axis=1, keepdims=True)
         return np.where(np.isfinite(unit).all(1, keepdims=True), unit, np.float32(np.nan))
-
-
-def _refused(where: str, problem: str) -> Misconfigured:
-    return Misconfigured(problem, field=where, remedy="export the bundle anew, or install it again", reason="bundle")
